@@ -1,0 +1,1 @@
+"""The servers we stand on: settings, connections, the log, the object store."""

@@ -1,0 +1,1 @@
+"""The whole system as local processes of this project: own ports, own data under `.stack/`, no Docker and no system service."""

@@ -1,0 +1,92 @@
+"""One process: started detached with its own log and pid file, and stopped so that nothing of it stays behind."""
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+SERVANT = "nobody"  # who runs the servers when we are root, since Postgres and Elasticsearch refuse to run as root
+
+
+async def start(
+    command: Sequence[str | Path], *, log: Path, pid_file: Path, environment: Mapping[str, str], folder: Path
+) -> Process:
+    """The process leads a session of its own, so that its children can be ended with it."""
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=folder,
+            start_new_session=True,
+        )
+    fresh = pid_file.with_suffix(".new")
+    fresh.write_text(f"{process.pid}\n")
+    fresh.replace(pid_file)
+    return process
+
+
+async def stop(process: Process, *, how: signal.Signals, patience_seconds: float) -> None:
+    """Asks with `how`, and kills what is still there after `patience_seconds`, children included."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(how)
+    try:
+        await asyncio.wait_for(process.wait(), patience_seconds)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    end_session(process.pid)
+
+
+def end_session(leader: int) -> None:
+    """Kills what a dead leader left in its session: a server's child that lives on would hold its port."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def forgotten(pid_file: Path, folder: Path) -> psutil.Process | None:
+    """The live process of a pid file whose supervisor is gone; None where the pid means another process by now."""
+    try:
+        process = psutil.Process(int(pid_file.read_text()))
+        ours = process.environ().get("STACK_FOLDER") == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if ours else None
+
+
+def as_servant(command: Sequence[str | Path], folder: Path) -> list[str]:
+    """`command` as it runs without root's rights; as it is for anyone but root.
+
+    A checkout below a closed folder (/root is 0700) is out of the servant's reach: it then keeps the one right to walk
+    through folders, CAP_DAC_READ_SEARCH, and no other.
+    """
+    plain = [str(part) for part in command]
+    if os.geteuid() != 0:
+        return plain
+    setpriv = ["setpriv", f"--reuid={SERVANT}", f"--regid={pwd.getpwnam(SERVANT).pw_gid}", "--clear-groups"]
+    if not open_to_all(folder):
+        setpriv += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return [*setpriv, "--", *plain]
+
+
+def open_to_all(folder: Path) -> bool:
+    return all(place.stat().st_mode & 0o001 for place in (folder, *folder.parents))
+
+
+def servants_folder(folder: Path) -> Path:
+    """`folder`, made when missing, owned by the servant and closed to others, as Postgres asks."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    if os.geteuid() == 0:
+        shutil.chown(folder, SERVANT, pwd.getpwnam(SERVANT).pw_gid)
+    return folder

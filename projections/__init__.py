@@ -1,0 +1,1 @@
+"""Pure folds: what each event means, as changes."""

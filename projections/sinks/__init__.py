@@ -1,0 +1,1 @@
+"""Where changes are written: four sinks, one contract (`sink.Sink`)."""

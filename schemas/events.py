@@ -1,0 +1,217 @@
+"""What can happen: frozen models, named in the past tense. `EVENTS` maps each type to its model.
+
+A field may be added when it is optional; anything else is a new type with a new version and an upcaster from the old one.
+No name, address or e-mail of a viewer enters an event: `viewer_id` is always the random pseudonym.
+"""
+
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.bounds import (
+    BitsPerSecond,
+    Bytes,
+    ContentType,
+    Id,
+    Label,
+    Moment,
+    ObjectKey,
+    Ordinal,
+    Pixels,
+    PlaybackState,
+    Quality,
+    Seconds,
+    Share,
+    Text,
+    Title,
+    Year,
+)
+
+NAMESPACE = "entertainmenttime"
+
+
+class Event(BaseModel):
+    """One thing that happened. `type` names it with its major version, `topic` is where it lies, `key_field` holds its Kafka key."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    type: ClassVar[str]
+    topic: ClassVar[str]
+    key_field: ClassVar[str]
+
+    occurred_at: Moment
+
+    @property
+    def key(self) -> str:
+        """The Kafka key: the id that the event is about."""
+        value: str = getattr(self, self.key_field)
+        return value
+
+
+class VideoEvent(Event):
+    """Something in the life of one video; the events of a video are in order."""
+
+    topic = "videos"
+    key_field = "video_id"
+
+    video_id: Id
+
+
+class Metadata(BaseModel):
+    """What the uploader says of a film. An episode names its show, season and number."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    content_type: ContentType
+    title: Title
+    description: Text | None = None
+    show_title: Title | None = None
+    season_number: Ordinal | None = None
+    episode_number: Ordinal | None = None
+    genre: Label | None = None
+    release_year: Year | None = None
+    rating: Label | None = None
+
+    @model_validator(mode="after")
+    def an_episode_names_its_show(self) -> Self:
+        """Raises ValueError with the missing fields named."""
+        if self.content_type == "episode":
+            missing = [n for n in ("show_title", "season_number", "episode_number") if getattr(self, n) is None]
+            if missing:
+                raise ValueError(f"an episode needs {', '.join(missing)}")
+        return self
+
+
+class UploadInitiated(Metadata, VideoEvent):
+    """An upload was begun: the film is announced, its bytes are on their way to `object_key`."""
+
+    type = f"{NAMESPACE}.upload.initiated.v1"
+
+    filename: Title
+    size: Bytes | None = None
+    object_key: ObjectKey
+
+
+class UploadAborted(VideoEvent):
+    """An upload was given up, by its owner or because it expired; nothing of it is kept."""
+
+    type = f"{NAMESPACE}.upload.aborted.v1"
+
+    reason: Label
+
+
+class VideoUploaded(VideoEvent):
+    """All bytes of the film lie at `object_key`, which never changes again."""
+
+    type = f"{NAMESPACE}.video.uploaded.v1"
+
+    object_key: ObjectKey
+    size: Bytes
+    etag: Title | None = None
+    media_type: Label | None = None
+
+
+class TranscodeProgressed(VideoEvent):
+    """A media worker is at `progress` (0 to 1) of the job that it claimed as number `claim`."""
+
+    type = f"{NAMESPACE}.video.transcode_progressed.v1"
+
+    claim: int = Field(ge=1, le=2**53)
+    progress: Share
+
+
+class Variant(BaseModel):
+    """One rung of the ladder. Bandwidth is the measured peak in bits per second (RFC 8216 §4.3.4.2)."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    quality: Quality
+    width: Pixels
+    height: Pixels
+    bandwidth: BitsPerSecond
+
+
+class RenditionPublished(Variant, VideoEvent):
+    """The segments and the playlist of one rung lie under `prefix`."""
+
+    type = f"{NAMESPACE}.video.rendition_published.v1"
+
+    claim: int = Field(ge=1, le=2**53)
+    prefix: ObjectKey
+
+
+class VideoTranscoded(VideoEvent):
+    """The film plays: `prefix`/master.m3u8 and all it names are published. `passport` says what was found and done."""
+
+    type = f"{NAMESPACE}.video.transcoded.v1"
+
+    claim: int = Field(ge=1, le=2**53)
+    prefix: ObjectKey
+    duration_seconds: Seconds
+    width: Pixels
+    height: Pixels
+    variants: list[Variant] = Field(min_length=1, max_length=16)
+    thumbnail: Label | None = Field(None, description="file name under the prefix")
+    storyboard: Label | None = Field(None, description="file name of a WebVTT under the prefix")
+    passport: dict[str, Any] = Field(default_factory=dict)
+
+
+class TranscodeFailed(VideoEvent):
+    """The film cannot be played; `reason` is for the person who uploaded it."""
+
+    type = f"{NAMESPACE}.video.transcode_failed.v1"
+
+    claim: int = Field(ge=1, le=2**53)
+    reason: Text
+
+
+class VideoDeleted(VideoEvent):
+    """The film is gone for everybody; only the log keeps its history."""
+
+    type = f"{NAMESPACE}.video.deleted.v1"
+
+
+class VideoViewed(Event):
+    """A person watched. Counted once by `view_id`; keyed by it, so that a viral video heats no partition."""
+
+    type = f"{NAMESPACE}.video.viewed.v1"
+    topic = "views"
+    key_field = "view_id"
+
+    view_id: Id
+    video_id: Id
+    viewer_id: Id | None = None
+    watched_seconds: Seconds | None = None
+    session_id: Id | None = None
+
+
+class PositionUpdated(Event):
+    """A viewer is, or stopped, at a position of a film."""
+
+    type = f"{NAMESPACE}.position.updated.v1"
+    topic = "positions"
+    key_field = "viewer_id"
+
+    viewer_id: Id
+    video_id: Id
+    position_seconds: Seconds
+    duration_seconds: Seconds | None = None
+    session_id: Id | None = None
+    state: PlaybackState | None = None
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.type: event
+    for event in (
+        UploadInitiated,
+        UploadAborted,
+        VideoUploaded,
+        TranscodeProgressed,
+        RenditionPublished,
+        VideoTranscoded,
+        TranscodeFailed,
+        VideoDeleted,
+        VideoViewed,
+        PositionUpdated,
+    )
+}
