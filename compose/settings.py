@@ -76,7 +76,7 @@ class Settings(BaseSettings):
 def settings() -> Settings:
     """Raises WrongSetting with every wrong or missing variable named."""
     try:
-            return Settings()
+        return Settings()
     except ValidationError as error:
         lines = [f"ET_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         raise WrongSetting("wrong settings (environment or .env): " + "; ".join(lines)) from None
