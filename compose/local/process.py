@@ -68,14 +68,16 @@ def as_servant(command: Sequence[str | Path], folder: Path) -> list[str]:
     """`command` as it runs without root's rights; as it is for anyone but root.
 
     A checkout below a closed folder (/root is 0700) is out of the servant's reach: it then keeps the one right to walk
-    through folders, CAP_DAC_READ_SEARCH, and no other.
+    through folders, CAP_DAC_READ_SEARCH, and no other. (Without `no_setuid_fixup`, access(2) does not see that right,
+    and Java believes its files missing.)
     """
     plain = [str(part) for part in command]
     if os.geteuid() != 0:
         return plain
     setpriv = ["setpriv", f"--reuid={SERVANT}", f"--regid={pwd.getpwnam(SERVANT).pw_gid}", "--clear-groups"]
     if not open_to_all(folder):
-        setpriv += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        walking = "+dac_read_search"
+        setpriv += [f"--inh-caps={walking}", f"--ambient-caps={walking}", "--securebits=+no_setuid_fixup"]
     return [*setpriv, "--", *plain]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -27,6 +28,7 @@ PORTS = {
     "s3_master": 19333,
     "s3_volume": 18080,
     "s3_filer": 18888,
+    "s3_admin": 18646,
     "gateway": 8000,
     "worker": 16066,
 }
@@ -86,7 +88,7 @@ class Stack:
         """The settings of a program that talks to this stack. Secrets are made once and then read back."""
         old = read_env(self.endpoints_file)
         chosen = read_env(ROOT / ".env") | os.environ
-        password = old.get("POSTGRES_PASSWORD") or secrets.token_urlsafe(16)
+        password = urlsplit(old.get("ET_POSTGRES_DSN", "")).password or secrets.token_urlsafe(16)
         port = self.ports
         return {
             "ET_PREFIX": chosen.get("ET_PREFIX", old.get("ET_PREFIX", "")),
@@ -102,8 +104,11 @@ class Stack:
             "ET_S3_ACCESS_KEY": old.get("ET_S3_ACCESS_KEY") or secrets.token_hex(10),
             "ET_S3_SECRET_KEY": old.get("ET_S3_SECRET_KEY") or secrets.token_urlsafe(30),
             "ET_S3_BUCKET": chosen.get("ET_S3_BUCKET", old.get("ET_S3_BUCKET", "entertainmenttime")),
-            "POSTGRES_PASSWORD": password,
         }
+
+    @property
+    def postgres_password(self) -> str:
+        return urlsplit(self.endpoints["ET_POSTGRES_DSN"]).password or ""
 
     @property
     def environment(self) -> dict[str, str]:

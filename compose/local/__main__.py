@@ -1,0 +1,72 @@
+"""`python -m compose.local up`, `down`, `status`, `logs`, `clean`: what the Makefile calls."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from compose.local import client
+from compose.local.requirements import check_disk, fetch_servers
+from compose.local.stack import PROGRAMS, ROOT, SERVERS, CannotStart, Stack
+from compose.local.supervisor import supervise
+
+console = Console(highlight=False)
+
+
+@click.group()
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=None, help="where the stack keeps everything (.stack)"
+)
+@click.pass_context
+def main(context: click.Context, folder: Path | None) -> None:
+    """The system as local processes."""
+    chosen = folder or Path(os.environ.get("STACK_FOLDER", ROOT / ".stack"))
+    context.obj = Stack(chosen.resolve())
+
+
+@main.command()
+@click.argument("names", nargs=-1, type=click.Choice((*SERVERS, *PROGRAMS)))
+@click.option("--servers-only", is_flag=True, help="the five servers, nothing of ours")
+@click.pass_obj
+def up(stack: Stack, names: tuple[str, ...], servers_only: bool) -> None:
+    """Start what is not up yet; NAMES: only these."""
+    check_disk(stack)
+    wanted = names or (SERVERS if servers_only else (*SERVERS, *PROGRAMS))
+    fetch_servers(stack, console)
+    stack.lay_out()
+    client.order(stack, {"do": "up", "names": list(wanted)}, console)
+
+
+@main.command()
+@click.pass_obj
+def down(stack: Stack) -> None:
+    """Stop everything; the data stay."""
+    client.stop_all(stack, console)
+
+
+@main.command()
+@click.pass_obj
+def clean(stack: Stack) -> None:
+    """Stop everything and drop the data; fetched programs stay."""
+    client.stop_all(stack, console)
+    for place in stack.folder.glob("*"):
+        if place != stack.opt:
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+
+@main.command(hidden=True)
+@click.pass_obj
+def supervisor(stack: Stack) -> None:
+    """Keep the processes up, in the background; `up` starts it."""
+    supervise(stack.folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CannotStart as reason:
+        console.print(f"[bold red]error[/] {reason}", soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,94 @@
+"""Orders to a stack's supervisor, which is started when there is none, and its progress shown as it comes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from compose.local.stack import ROOT, CannotStart, Stack
+from compose.local.supervisor import end_forgotten
+
+SUPERVISOR_PATIENCE_SECONDS = 30.0
+MARKS = {"starting": "[yellow]…[/]", "up": "[green]✓[/]", "stopping": "[yellow]…[/]", "down": "[green]✓[/]"}
+
+
+def connect(stack: Stack) -> socket.socket | None:
+    """None when no supervisor listens."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        folder = os.open(stack.run, os.O_PATH)
+        try:
+            connection.connect(f"/proc/self/fd/{folder}/supervisor.sock")
+        finally:
+            os.close(folder)
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def start_supervisor(stack: Stack) -> socket.socket:
+    """Raises CannotStart when it dies or does not listen."""
+    log = stack.log("supervisor")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "compose.local", "--folder", str(stack.folder), "supervisor"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + SUPERVISOR_PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if connection := connect(stack):
+            return connection
+        if process.poll():
+            break
+        time.sleep(0.05)
+    raise CannotStart(f"the supervisor does not start: see {log}")
+
+
+def talk(connection: socket.socket, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Raises CannotStart with the supervisor's words when the order failed."""
+    with connection, connection.makefile("rw") as lines:
+        lines.write(json.dumps(order) + "\n")
+        lines.flush()
+        for text in lines:
+            line: dict[str, Any] = json.loads(text)
+            if "failed" in line:
+                raise CannotStart(line["failed"])
+            yield line
+            if "done" in line:
+                return
+    raise CannotStart("the supervisor hung up before it was done")
+
+
+def order(stack: Stack, what: dict[str, Any], console: Console) -> None:
+    for line in talk(connect(stack) or start_supervisor(stack), what):
+        if "state" in line:
+            console.print(f" {MARKS[line['state']]} {line['name']:<14} {line['state']:<9} [dim]{line['detail']}[/]")
+
+
+def stop_all(stack: Stack, console: Console) -> None:
+    """Also what a killed supervisor left behind."""
+    if connection := connect(stack):
+        for line in talk(connection, {"do": "down"}):
+            if line.get("state") == "down":
+                console.print(f" {MARKS['down']} {line['name']:<14} down")
+        wait_until_gone(stack.pid_file("supervisor"))
+    elif stack.run.exists():
+        end_forgotten(stack)
+
+
+def wait_until_gone(pid_file: Path) -> None:
+    deadline = time.monotonic() + SUPERVISOR_PATIENCE_SECONDS
+    while pid_file.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
