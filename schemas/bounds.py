@@ -38,15 +38,13 @@ def _bounded_bytes(limit: int) -> AfterValidator:
 
 
 def _rfc3339(value: object) -> object:
-    # Pydantic would read a text of digits as seconds since 1970.
-    if isinstance(value, str) and (len(value) < 20 or value[10] not in "Tt "):
-        raise PydanticCustomError(
-            "not_rfc3339", "must be an RFC 3339 time with an offset, such as 2026-01-31T20:15:00Z"
-        )
-    return value
+    # Pydantic would also read numbers, and texts of digits, as seconds since 1970.
+    if isinstance(value, datetime) or (isinstance(value, str) and len(value) >= 20 and value[10] in "Tt "):
+        return value
+    raise PydanticCustomError("not_rfc3339", "must be an RFC 3339 time with an offset, such as 2026-01-31T20:15:00Z")
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_range)]
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339), AfterValidator(_in_range)]
 """A moment in UTC."""
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]

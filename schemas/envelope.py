@@ -26,12 +26,18 @@ Headers = Iterable[tuple[str, bytes]]
 class Record(Protocol):
     """What a Kafka client hands out; `topic` may carry a prefix, so its logical name is given apart."""
 
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
 
 
 class Message(NamedTuple):
