@@ -63,10 +63,16 @@ class Sink(Protocol):
     async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
         """How far this partition is folded; on the first call it is set at offset 0 of `log`. Never moves an existing one."""
 
-    async def apply(self, changes: Sequence[Change], *, expected: Place, next_offset: int) -> None:
+    async def apply(
+        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+    ) -> None:
         """Write `changes` and move the checkpoint of `expected`'s partition from `expected.offset` to `next_offset`, in one step.
 
         Raises CheckpointMoved, with nothing written, when it is not at `expected`; ChangeRefused, with nothing moved.
+
+        `offsets` tells the offset of the event behind each change, ascending. A sink whose steps must be short (a Redis script holds up
+        everybody) cuts the batch between two offsets, into steps that each move the checkpoint; after a failure it stands at one of the
+        cuts. A sink that takes any batch in one step has no use for them; without them every batch is one step.
         """
 
     async def tick(self, now: datetime) -> None:
