@@ -1,5 +1,6 @@
 """`python -m compose.local up`, `down`, `status`, `logs`, `clean`: what the Makefile calls."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -9,8 +10,10 @@ import click
 from rich.console import Console
 
 from compose.local import client
-from compose.local.requirements import check_disk, fetch_servers
+from compose.local.requirements import check_disk, check_fetched
+from compose.local.samples import load_samples
 from compose.local.stack import PROGRAMS, ROOT, SERVERS, CannotStart, Stack
+from compose.local.status import address_table, lag_table, process_table
 from compose.local.supervisor import supervise
 
 console = Console(highlight=False)
@@ -33,11 +36,14 @@ def main(context: click.Context, folder: Path | None) -> None:
 @click.pass_obj
 def up(stack: Stack, names: tuple[str, ...], servers_only: bool) -> None:
     """Start what is not up yet; NAMES: only these."""
-    check_disk(stack)
     wanted = names or (SERVERS if servers_only else (*SERVERS, *PROGRAMS))
-    fetch_servers(stack, console)
+    check_disk(stack)
+    check_fetched(stack)
     stack.lay_out()
     client.order(stack, {"do": "up", "names": list(wanted)}, console)
+    if {*PROGRAMS} <= {*wanted}:
+        samples = asyncio.run(load_samples(stack, console))
+        console.print(address_table(stack, samples))
 
 
 @main.command()
@@ -49,11 +55,35 @@ def down(stack: Stack) -> None:
 
 @main.command()
 @click.pass_obj
+def status(stack: Stack) -> None:
+    """What runs, and how far each projection is behind."""
+    kept = client.ask_status(stack)
+    console.print(process_table(stack, kept))
+    if "worker" in kept:
+        console.print()
+        console.print(lag_table(stack))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.pass_obj
+def logs(stack: Stack, names: tuple[str, ...]) -> None:
+    """Follow the logs of NAMES, or all of them."""
+    files = [stack.log(name) for name in names] or sorted((stack.folder / "log").glob("*.log"))
+    if missing := [file for file in files if not file.exists()]:
+        raise CannotStart(f"there is no {missing[0]}: the logs are those of {', '.join((*SERVERS, *PROGRAMS))}")
+    if not files:
+        raise CannotStart(f"there is no log in {stack.folder} yet: run `make up`")
+    os.execvp("tail", ["tail", "-n", "10", "-F", *map(str, files)])
+
+
+@main.command()
+@click.pass_obj
 def clean(stack: Stack) -> None:
     """Stop everything and drop the data; fetched programs stay."""
     client.stop_all(stack, console)
     for place in stack.folder.glob("*"):
-        if place != stack.opt:
+        if place.name not in ("opt", "setup.lock"):
             shutil.rmtree(place) if place.is_dir() else place.unlink()
 
 

@@ -77,6 +77,14 @@ def order(stack: Stack, what: dict[str, Any], console: Console) -> None:
             console.print(f" {MARKS[line['state']]} {line['name']:<14} {line['state']:<9} [dim]{line['detail']}[/]")
 
 
+def ask_status(stack: Stack) -> dict[str, dict[str, Any]]:
+    """What the supervisor keeps up; nothing when there is none."""
+    connection = connect(stack)
+    answers = list(talk(connection, {"do": "status"})) if connection else []
+    kept: dict[str, dict[str, Any]] = answers[-1]["kept"] if answers else {}
+    return kept
+
+
 def stop_all(stack: Stack, console: Console) -> None:
     """Also what a killed supervisor left behind."""
     if connection := connect(stack):
@@ -86,6 +94,8 @@ def stop_all(stack: Stack, console: Console) -> None:
         wait_until_gone(stack.pid_file("supervisor"))
     elif stack.run.exists():
         end_forgotten(stack)
+        for left in (stack.pid_file("supervisor"), stack.run / "supervisor.sock"):
+            left.unlink(missing_ok=True)
 
 
 def wait_until_gone(pid_file: Path) -> None:

@@ -55,13 +55,17 @@ def end_session(leader: int) -> None:
 
 
 def forgotten(pid_file: Path, folder: Path) -> psutil.Process | None:
-    """The live process of a pid file whose supervisor is gone; None where the pid means another process by now."""
+    """The live process of a pid file whose supervisor is gone; None where the pid means another process by now.
+
+    Ours carry the stack's mark in their environment, or, where they write over that (Redis, Postgres), work in its folder.
+    """
     try:
         process = psutil.Process(int(pid_file.read_text()))
-        ours = process.environ().get("STACK_FOLDER") == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+        marked = process.environ().get("STACK_FOLDER") == str(folder)
+        ours = marked or Path(process.cwd()).is_relative_to(folder)
+        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
     except (OSError, ValueError, psutil.Error):
         return None
-    return process if ours else None
 
 
 def as_servant(command: Sequence[str | Path], folder: Path) -> list[str]:

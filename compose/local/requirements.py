@@ -1,11 +1,7 @@
-"""What must be there before a server can start: room on the disk, and what Maven brings."""
+"""What must be there before a server can start: room on the disk, and what Maven brought."""
 
 import shutil
-import subprocess
 
-from rich.console import Console
-
-from compose.local.service import program
 from compose.local.stack import ROOT, CannotStart, Stack
 
 NEEDED_GIGABYTES = 3.0
@@ -20,18 +16,8 @@ def check_disk(stack: Stack) -> None:
         raise CannotStart(f"{place} has {free:.1f} GB free and the stack needs {NEEDED_GIGABYTES:.0f}: make room there")
 
 
-def fetch_servers(stack: Stack, console: Console) -> None:
-    """Kafka and Elasticsearch through Maven, unless this pom's were fetched already. Raises CannotStart in Maven's words."""
+def check_fetched(stack: Stack) -> None:
+    """Raises CannotStart unless Kafka and Elasticsearch are there in the versions of this checkout."""
     fetched = stack.opt / "fetched-pom.xml"
-    if fetched.exists() and fetched.read_text() == POM.read_text():
-        return
-    console.print(" [yellow]…[/] fetching Kafka and Elasticsearch through Maven (150 MB)")
-    for old in (*stack.opt.glob("elasticsearch-*"), stack.opt / "kafka"):
-        shutil.rmtree(old, ignore_errors=True)
-    stack.opt.mkdir(parents=True, exist_ok=True)
-    maven = [program("mvn"), "-q", "-B", "-f", str(POM), "process-resources", f"-Dopt={stack.opt}"]
-    done = subprocess.run(maven, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        words = next((line for line in done.stdout.splitlines() if "ERROR" in line), done.stderr.strip()[-300:])
-        raise CannotStart(f"Maven could not fetch the servers: {words}")
-    fetched.write_text(POM.read_text())
+    if not fetched.exists() or fetched.read_text() != POM.read_text():
+        raise CannotStart("Kafka and Elasticsearch are not fetched in these versions: run `make up`, which does it")

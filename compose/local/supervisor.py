@@ -58,9 +58,11 @@ class Supervisor:
         Raises CannotStart, with everything stopped again that this call has started.
         """
         wanted = [SERVICES[name](self.stack) for name in names if name not in self.kept]
+        kept_already = [self.kept[name] for name in names if name in self.kept]
         servers = [service for service in wanted if isinstance(service, Server)]
         programs = [service for service in wanted if not isinstance(service, Server)]
         check_free(self.stack, wanted)
+        await asyncio.gather(*(self.wait_until_ready(kept) for kept in kept_already))
         try:
             await self.start_together(servers, tell)
             if programs:
@@ -83,22 +85,27 @@ class Supervisor:
     async def start_one(self, service: Service, tell: Tell) -> None:
         """Raises CannotStart when the process dies, or does not answer in its time."""
         began = time.monotonic()
-        log = self.stack.log(service.name)
         await tell({"name": service.name, "state": "starting", "detail": f"waits for {service.waits_for}"})
         await asyncio.to_thread(service.prepare)
         kept = self.kept[service.name] = Kept(service, await self.launch(service), time.monotonic())
+        await self.wait_until_ready(kept)
+        kept.keeper = asyncio.create_task(self.keep(kept))
+        await tell({"name": service.name, "state": "up", "detail": f"after {time.monotonic() - began:.1f} s"})
+
+    async def wait_until_ready(self, kept: Kept) -> None:
+        """Raises CannotStart when it dies before, unless it is kept up already, or takes too long."""
+        service, log = kept.service, self.stack.log(kept.service.name)
+        deadline = time.monotonic() + service.start_patience_seconds
         while not await service.ready():
-            if kept.process.returncode is not None:
+            if kept.process.returncode is not None and kept.keeper is None:
                 raise CannotStart(f"{service.name} died while starting ({ending(kept.process)}): see {log}")
-            if time.monotonic() - began > service.start_patience_seconds:
+            if time.monotonic() > deadline:
                 limit = f"{service.start_patience_seconds:.0f} s"
+                again = f", was started again {kept.restarts} times" if kept.restarts else ""
                 raise CannotStart(
-                    f"{service.name} is not ready after {limit}: it waits for {service.waits_for}; see {log}"
+                    f"{service.name} is not ready after {limit}{again}: it waits for {service.waits_for}; see {log}"
                 )
             await asyncio.sleep(ASK_EVERY_SECONDS)
-        kept.keeper = asyncio.create_task(self.keep(kept))
-        seconds = round(time.monotonic() - began, 1)
-        await tell({"name": service.name, "state": "up", "detail": f"after {seconds} s"})
 
     async def launch(self, service: Service) -> Process:
         command = service.command()
@@ -121,7 +128,11 @@ class Supervisor:
             say(f"{kept.service.name} ended after {lived:.0f} s ({ending(kept.process)}); again in {pause:.1f} s")
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-            kept.process, kept.since = await self.launch(kept.service), time.monotonic()
+            try:
+                kept.process = await self.launch(kept.service)
+            except (OSError, CannotStart) as failure:  # a program removed while we ran: it may come back
+                say(f"{kept.service.name} cannot be started again: {failure}")
+            kept.since = time.monotonic()
             kept.restarts += 1
 
     async def down(self, names: Iterable[str], tell: Tell) -> None:
@@ -153,7 +164,7 @@ class Supervisor:
         order = json.loads(await reader.readline() or b"{}")
         try:
             if order.get("do") == "status":
-                await tell({"done": True, "kept": {name: self.describe(kept) for name, kept in self.kept.items()}})
+                await tell({"done": True, "kept": await self.describe()})
                 return
             async with self.busy:
                 if order.get("do") == "up":
@@ -184,12 +195,18 @@ class Supervisor:
             return
         await work
 
-    def describe(self, kept: Kept) -> dict[str, Any]:
-        running = kept.process.returncode is None
+    async def describe(self) -> dict[str, dict[str, Any]]:
+        """What is kept up, asked just now."""
+        kept = list(self.kept.values())
+        ready = await asyncio.gather(*(one.service.ready() for one in kept))
         return {
-            "pid": kept.process.pid if running else None,
-            "restarts": kept.restarts,
-            "seconds": time.monotonic() - kept.since,
+            one.service.name: {
+                "pid": None if one.process.returncode is not None else one.process.pid,
+                "ready": well,
+                "restarts": one.restarts,
+                "seconds": time.monotonic() - one.since,
+            }
+            for one, well in zip(kept, ready, strict=True)
         }
 
     async def serve(self) -> None:

@@ -1,0 +1,82 @@
+"""What runs, as a table: each process with its port, pid and memory, and how far each projection is behind."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import psutil
+from rich.table import Table
+
+from compose.local.stack import PROGRAMS, ROOT, SERVERS, Stack
+
+LAG_PATIENCE_SECONDS = 20.0
+
+
+def process_table(stack: Stack, kept: dict[str, dict[str, Any]]) -> Table:
+    """`kept` is the supervisor's answer; empty when there is no supervisor."""
+    table = Table("process", "state", "port", "pid", "memory", "up for", "restarts", box=None, pad_edge=False)
+    for name in (*SERVERS, *PROGRAMS):
+        one = kept.get(name)
+        port = str(stack.ports.get(name, "–"))
+        if one is None:
+            table.add_row(name, "[dim]down[/]", port, "–", "–", "–", "–")
+        elif one["pid"] is None:
+            table.add_row(name, "[red]died[/], starts again", port, "–", "–", "–", str(one["restarts"]))
+        else:
+            state = "[green]up[/]" if one["ready"] else "[yellow]starting[/]"
+            memory = f"{memory_megabytes(one['pid'])} MB"
+            table.add_row(name, state, port, str(one["pid"]), memory, span(one["seconds"]), str(one["restarts"]))
+    return table
+
+
+def memory_megabytes(pid: int) -> int:
+    """Resident memory of a process and its children; what they share counts for each."""
+    total = 0
+    try:
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            total += one.memory_info().rss
+    except psutil.Error:
+        pass
+    return round(total / 1e6)
+
+
+def span(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def lag_table(stack: Stack) -> Table | str:
+    """The worker's own figures, or why there are none."""
+    done = subprocess.run(
+        [sys.executable, "-m", "faust", "-A", "agents", "lag", "--json"],
+        env={**os.environ, **stack.endpoints},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LAG_PATIENCE_SECONDS,
+    )
+    if done.returncode:
+        return f"no lag to show: {(done.stderr or done.stdout).strip()[-300:]}"
+    table = Table("projection", "behind by", box=None, pad_edge=False)
+    for row in json.loads(done.stdout):
+        table.add_row(row["projection"], f"{row['lag_events']:,} events")
+    return table
+
+
+def address_table(stack: Stack, samples: dict[str, str]) -> Table:
+    """Where to look, once everything is up."""
+    gateway = stack.endpoints["ET_GATEWAY_URL"]
+    table = Table("where", "what", box=None, pad_edge=False)
+    table.add_row(f"{gateway}/", "home: what there is, top 10, continue watching")
+    table.add_row(f"{gateway}/upload", "upload a film")
+    for title, video_id in samples.items():
+        table.add_row(f"{gateway}/watch/{video_id}", title)
+    table.add_row(f"{gateway}/docs", "the HTTP contract, to try out")
+    table.add_row(f"{gateway}/asyncapi.yaml", "the events, for other services")
+    table.add_row(f"{gateway}/health", "is everything well?")
+    table.add_row(str(stack.endpoints_file), "every server's address, as settings")
+    return table
