@@ -5,22 +5,18 @@ from agents.media.sandbox import SOURCE
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat, image2) and subtitles are out: a text posing as a film
 # could open other files through them.
 FORMATS = (
-    *("mov", "matroska", "mpegts", "mpeg", "avi", "flv", "asf", "ogg", "mxf", "dv", "ivf", "nut"),
-    # Sound alone: read only to say so.
-    *("mp3", "aac", "flac", "wav", "ac3"),
-)
+    "mov matroska mpegts mpeg avi flv asf ogg mxf dv ivf nut mp3 aac flac wav ac3"  # sound alone: read only to say so
+).split()
 VIDEO_DECODERS = (
-    *("h264", "hevc", "libdav1d", "libaom-av1", "av1", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4", "mpeg2video", "mpeg1video"),
-    *("msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "wmv3", "vc1", "theora", "h263", "h263p", "flv", "vp6", "vp6f", "svq3"),
-    *("prores", "dnxhd", "cfhd", "dvvideo", "mjpeg", "png", "qtrle", "cinepak", "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo"),
-    *("v210", "magicyuv"),
-)
+    "h264 hevc libdav1d libaom-av1 av1 vp8 vp9 libvpx libvpx-vp9 mpeg4 mpeg2video mpeg1video msmpeg4v1 msmpeg4v2 msmpeg4 "
+    "wmv1 wmv2 wmv3 vc1 theora h263 h263p flv vp6 vp6f svq3 prores dnxhd cfhd dvvideo mjpeg png qtrle cinepak "
+    "ffv1 huffyuv ffvhuff utvideo rawvideo v210 magicyuv"
+).split()
 AUDIO_DECODERS = (
-    *("aac", "mp3float", "mp3", "mp2float", "mp2", "mp1float", "ac3", "eac3", "opus", "libopus", "vorbis", "libvorbis", "flac", "alac"),
-    *("dca", "truehd", "mlp", "wmav1", "wmav2", "wmapro", "amrnb", "amrwb", "adpcm_ms", "adpcm_ima_qt", "adpcm_ima_wav"),
-    *("pcm_alaw", "pcm_mulaw", "pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le"),
-    *("pcm_f32be", "pcm_bluray", "pcm_dvd"),
-)
+    "aac mp3float mp3 mp2float mp2 mp1float ac3 eac3 opus libopus vorbis libvorbis flac alac dca truehd mlp "
+    "wmav1 wmav2 wmapro amrnb amrwb adpcm_ms adpcm_ima_qt adpcm_ima_wav pcm_alaw pcm_mulaw pcm_u8 "
+    "pcm_s16le pcm_s16be pcm_s24le pcm_s24be pcm_s32le pcm_s32be pcm_f32le pcm_f32be pcm_bluray pcm_dvd"
+).split()
 MAX_PIXELS = 8192 * 4352  # 8K with its rows rounded up to whole blocks
 MAX_SIDE = 8192
 MAX_DURATION_SECONDS = 12 * 3600

@@ -130,8 +130,6 @@ def _boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, memoryview]]:
         at += size
 
 
-
-
 def _find(data: bytes | memoryview, wanted: bytes) -> memoryview:
     for name, box in _boxes(data):
         if name == wanted:

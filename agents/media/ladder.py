@@ -8,9 +8,9 @@ SEGMENT_SECONDS = 4  # short enough to start and switch fast, long enough for fe
 TOP_RATE = 60  # frames per second; a faster source is halved, thirded, …
 LOWEST_RATE = 5  # a slower source has its frames repeated, so that a segment is never a single frame
 STANDARD_RATES = tuple(
-    Fraction(rate)
-    for rate in (5, 10, 12, 15, 20, "24000/1001", 24, 25, "30000/1001", 30, 48, 50, "60000/1001", 60)
+    Fraction(rate) for rate in (5, 10, 12, 15, 20, "24000/1001", 24, 25, "30000/1001", 30, 48, 50, "60000/1001", 60)
 )
+SAME_RATE = 0.01  # rates nearer than this are one rate, measured from clocks that round
 SMOOTH_RATE = 30  # above it a rung gets more bits
 SMOOTH_FACTOR = 1.5
 
@@ -68,11 +68,13 @@ def _even(side: Fraction, limit: int) -> int:
 
 
 def output_rate(constant: Fraction | None, typical: Fraction) -> Fraction:
-    """Frames per second of every rung: the source's where it is `constant`, else the standard rate nearest above what is `typical`."""
+    """Frames per second of every rung: the source's where it is `constant`, else the standard rate at or above what is `typical`."""
     if constant is not None:
         rate = constant
     else:
-        rate = next((rate for rate in STANDARD_RATES if rate >= typical * Fraction(98, 100)), typical)
+        nearest = min(STANDARD_RATES, key=lambda rate: abs(rate / typical - 1))
+        above = next((rate for rate in STANDARD_RATES if rate >= typical), typical)
+        rate = nearest if abs(nearest / typical - 1) < SAME_RATE else above
     if rate > TOP_RATE:
         rate /= math.ceil(rate / TOP_RATE)
     if rate < LOWEST_RATE:

@@ -71,7 +71,9 @@ def _in_starting_order(variants: Sequence[Variant]) -> list[Variant]:
 
 def average_bandwidth(segments: Sequence[Segment]) -> int:
     """Bits per second over the whole rendition."""
-    return math.ceil(8 * sum(segment.size for segment in segments) / sum(segment.duration_seconds for segment in segments))
+    return math.ceil(
+        8 * sum(segment.size for segment in segments) / sum(segment.duration_seconds for segment in segments)
+    )
 
 
 def peak_bandwidth(segments: Sequence[Segment]) -> int:
@@ -90,21 +92,6 @@ def peak_bandwidth(segments: Sequence[Segment]) -> int:
     return peak
 
 
-def storyboard(names: Sequence[str], interval_seconds: float, duration_seconds: float, tile: "Tile") -> str:
-    """A WebVTT track that says which part of which picture shows each stretch of the film (the `#xywh` of Media Fragments)."""
-    cues = ["WEBVTT"]
-    for number in range(math.ceil(round(duration_seconds / interval_seconds, 6))):
-        start = number * interval_seconds
-        end = min(start + interval_seconds, duration_seconds)
-        sheet, place = divmod(number, tile.columns * tile.rows)
-        row, column = divmod(place, tile.columns)
-        if sheet >= len(names):
-            break
-        x, y = column * tile.width, row * tile.height
-        cues.append(f"{_clock(start)} --> {_clock(end)}\n{names[sheet]}#xywh={x},{y},{tile.width},{tile.height}")
-    return "\n\n".join([*cues, ""])
-
-
 class Tile(NamedTuple):
     """How the pictures of a storyboard lie on a sheet; sizes in pixels."""
 
@@ -112,6 +99,19 @@ class Tile(NamedTuple):
     height: int
     columns: int
     rows: int
+
+
+def storyboard(sheets: Sequence[str], count: int, interval_seconds: float, duration_seconds: float, tile: Tile) -> str:
+    """A WebVTT track that says which part of which sheet shows each stretch of the film (`#xywh` as in Media Fragments)."""
+    cues = ["WEBVTT"]
+    for number in range(count):
+        start = number * interval_seconds
+        end = duration_seconds if number == count - 1 else start + interval_seconds
+        sheet, place = divmod(number, tile.columns * tile.rows)
+        row, column = divmod(place, tile.columns)
+        x, y = column * tile.width, row * tile.height
+        cues.append(f"{_clock(start)} --> {_clock(end)}\n{sheets[sheet]}#xywh={x},{y},{tile.width},{tile.height}")
+    return "\n\n".join([*cues, ""])
 
 
 def _clock(seconds: float) -> str:

@@ -85,7 +85,9 @@ class Source(NamedTuple):
     @property
     def rgb(self) -> bool:
         """Holds red, green and blue, no luma and chroma."""
-        return self.pixel_format.startswith(("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "gray", "mono"))
+        return self.pixel_format.startswith(
+            ("rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "pal8", "gray", "mono")
+        )
 
 
 async def probe(sandbox: Sandbox, job: Path) -> Source:

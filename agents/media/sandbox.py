@@ -1,13 +1,15 @@
 """The one door to ffmpeg and ffprobe: bubblewrap without network, over a private directory, with hard limits. It fails closed.
 
 A film is somebody else's bytes, and a decoder is a large parser in C. What runs here sees `/usr` read-only, the film at `/job/source`
-and one writable directory, `/job/out`; it has no network, no other process, no privilege, and ends when the worker ends.
+and one writable directory, `/job/out`; it has no network, no other process, no privilege, and ends when the worker ends. What it leaves
+is plain files, or it has failed.
 """
 
 import asyncio
 import os
 import shutil
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 NOBODY = 65534
 SOURCE = "/job/source"
+JOINED = "/job/joined"  # what was made, put together to be read back
 OUT = "/job/out"
 ERROR_TAIL_BYTES = 16_384
 GIB = 2**30
@@ -35,6 +38,7 @@ class ToolFailed(Exception):
 
     def __init__(self, program: str, status: int, errors: str) -> None:
         super().__init__(f"{program} ended with {status}: {errors[-500:].strip()}")
+        self.status = status
         self.errors = errors
 
 
@@ -92,6 +96,10 @@ class Sandbox:
             raise LimitExceeded(program, f"it wrote a file larger than {limits.file_bytes:,} bytes")
         if status:
             raise ToolFailed(program, status, errors)
+        # A link left here would be followed by us, who may read and write more than it may.
+        strange = [path.name for path in out.iterdir() if not stat.S_ISREG(path.lstat().st_mode)]
+        if strange:
+            raise ToolFailed(program, status, f"it left what is no plain file: {', '.join(sorted(strange))[:200]}")
         return errors
 
 
@@ -117,7 +125,16 @@ async def open_sandbox(scratch: Path) -> Sandbox:
 
 
 def _bubblewrap(job: Path) -> list[str]:
-    command = ["bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--dev", "/dev"]
+    command = [
+        "bwrap",
+        "--unshare-net",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--die-with-parent",
+        "--dev",
+        "/dev",
+    ]
     command += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = Path("/", name)
@@ -130,8 +147,9 @@ def _bubblewrap(job: Path) -> list[str]:
     for path in (Path("/etc/alternatives"), Path("/etc/ld.so.cache")):
         if path.exists():
             command += ["--ro-bind", str(path), str(path)]
-    if (job / "source").exists():
-        command += ["--ro-bind", str(job / "source"), SOURCE]
+    for name in (SOURCE, JOINED):
+        if (file := job / Path(name).name).exists():
+            command += ["--ro-bind", str(file), name]
     command += ["--bind", str(job / "out"), OUT, "--chdir", OUT]
     if os.geteuid() == 0:
         # Root inside would still be root to the files it can see: change to nobody, keeping no way back.
@@ -176,7 +194,8 @@ async def _follow(
     process: asyncio.subprocess.Process, out: Path, limits: Limits, program: str, on_line: Callable[[str], None]
 ) -> str:
     """Read both outputs to their ends. Raises LimitExceeded when it goes quiet or writes too much."""
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     tail = asyncio.create_task(_tail(process.stderr))
     rest = b""
     try:
@@ -209,4 +228,4 @@ async def _tail(stream: asyncio.StreamReader) -> str:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
