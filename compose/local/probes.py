@@ -10,16 +10,16 @@ API_VERSIONS = struct.pack(
 
 
 async def ask(port: int, question: bytes, answer_bytes: int) -> bytes:
-    """The first bytes of the answer; none when nobody answers."""
+    """The first bytes of the answer; none when nobody answers that much."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(question)
-                return await reader.read(answer_bytes)
+                return await reader.readexactly(answer_bytes)
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return b""
 
 
@@ -28,8 +28,10 @@ async def kafka_answers(port: int) -> bool:
     return len(await ask(port, API_VERSIONS, 8)) == 8
 
 
-async def redis_answers(port: int) -> bool:
-    return (await ask(port, b"PING\r\n", 5)) == b"+PONG"
+async def redis_answers(port: int, password: str) -> bool:
+    """While it reads its file it is there, and answers -LOADING."""
+    answer = b"+OK\r\n+PONG"
+    return await ask(port, f"AUTH {password}\r\nPING\r\n".encode(), len(answer)) == answer
 
 
 async def http_answers(port: int, path: str) -> bool:

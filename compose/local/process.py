@@ -96,3 +96,11 @@ def servants_folder(folder: Path) -> Path:
     if os.geteuid() == 0:
         shutil.chown(folder, SERVANT, pwd.getpwnam(SERVANT).pw_gid)
     return folder
+
+
+def servants_file(file: Path, text: str) -> None:
+    """`file` with `text`, for the servant's eyes alone: it may hold a password."""
+    file.touch(mode=0o600)
+    file.write_text(text)
+    if os.geteuid() == 0:
+        shutil.chown(file, SERVANT)

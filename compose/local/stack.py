@@ -75,9 +75,10 @@ class Stack:
         """
         remembered = self.folder / "ports.json"
         ports = PORTS | (json.loads(remembered.read_text()) if remembered.exists() else {})
+        chosen = read_env(ROOT / ".env") | os.environ
         for name in PORTS:
             variable = f"STACK_{name.upper()}_PORT"
-            text = os.environ.get(variable, "")
+            text = chosen.get(variable, "")
             if text and not (text.isdecimal() and 0 < int(text) < 65536):
                 raise CannotStart(f"{variable}={text} is no port: give a number from 1 to 65535")
             ports[name] = int(text) if text else ports[name]
@@ -88,7 +89,8 @@ class Stack:
         """The settings of a program that talks to this stack. Secrets are made once and then read back."""
         old = read_env(self.endpoints_file)
         chosen = read_env(ROOT / ".env") | os.environ
-        password = urlsplit(old.get("ET_POSTGRES_DSN", "")).password or secrets.token_urlsafe(16)
+        postgres_password = urlsplit(old.get("ET_POSTGRES_DSN", "")).password or secrets.token_hex(16)
+        redis_password = urlsplit(old.get("ET_REDIS_URL", "")).password or secrets.token_hex(16)
         port = self.ports
         return {
             "ET_PREFIX": chosen.get("ET_PREFIX", old.get("ET_PREFIX", "")),
@@ -97,8 +99,8 @@ class Stack:
             "ET_GATEWAY_PORT": str(port["gateway"]),
             "ET_GATEWAY_URL": f"http://127.0.0.1:{port['gateway']}",
             "ET_KAFKA_BOOTSTRAP": f"127.0.0.1:{port['kafka']}",
-            "ET_POSTGRES_DSN": f"postgresql://entertainmenttime:{password}@127.0.0.1:{port['postgres']}/entertainmenttime",
-            "ET_REDIS_URL": f"redis://127.0.0.1:{port['redis']}/0",
+            "ET_POSTGRES_DSN": f"postgresql://entertainmenttime:{postgres_password}@127.0.0.1:{port['postgres']}/entertainmenttime",
+            "ET_REDIS_URL": f"redis://:{redis_password}@127.0.0.1:{port['redis']}/0",
             "ET_ELASTICSEARCH_URL": f"http://127.0.0.1:{port['elasticsearch']}",
             "ET_S3_ENDPOINT": f"http://127.0.0.1:{port['s3']}",
             "ET_S3_ACCESS_KEY": old.get("ET_S3_ACCESS_KEY") or secrets.token_hex(10),
@@ -106,9 +108,9 @@ class Stack:
             "ET_S3_BUCKET": chosen.get("ET_S3_BUCKET", old.get("ET_S3_BUCKET", "entertainmenttime")),
         }
 
-    @property
-    def postgres_password(self) -> str:
-        return urlsplit(self.endpoints["ET_POSTGRES_DSN"]).password or ""
+    def password(self, setting: str) -> str:
+        """The password inside an address, such as ET_REDIS_URL's."""
+        return urlsplit(self.endpoints[setting]).password or ""
 
     @property
     def environment(self) -> dict[str, str]:

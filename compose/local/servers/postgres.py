@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from compose.local.probes import succeeds
+from compose.local.process import servants_file
 from compose.local.service import Server
 from compose.local.stack import CannotStart
 
@@ -37,8 +38,7 @@ class Postgres(Server):
         for left in self.folder.iterdir():  # of a first start that was cut short
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         password = self.folder / "password"
-        password.touch(mode=0o644)  # for the servant: the folder is closed to others
-        password.write_text(self.stack.postgres_password)
+        servants_file(password, self.stack.password("ET_POSTGRES_DSN"))
         initdb = [f"{bin_folder()}/initdb", "-D", str(self.cluster), "-U", "entertainmenttime", f"--pwfile={password}"]
         self.once([*initdb, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
         password.unlink()
