@@ -30,7 +30,7 @@ class Pictures(NamedTuple):
 
     sheets: tuple[str, ...]
     tile: Tile
-    count: int
+    tiles: int
     interval_seconds: float
     thumbnail_seconds: float
 

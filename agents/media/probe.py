@@ -48,7 +48,7 @@ class Rejected(Exception):
 class Sound(NamedTuple):
     """The audio stream that is heard; times in seconds on the file's own clock."""
 
-    index: int
+    stream: int
     codec: str
     channels: int
     sample_rate: int
@@ -60,7 +60,7 @@ class Source(NamedTuple):
     """A film as it was found. `width` and `height` are as shown: square pixels, rotation applied. `start` is on the file's own clock."""
 
     demuxer: str
-    index: int
+    stream: int
     codec: str
     width: int
     height: int
@@ -254,7 +254,7 @@ def _source(demuxer: str, picture: Any, sound: Any | None, packets: dict[int, _P
     width, height, rotation = _shown_size(picture)
     return Source(
         demuxer=demuxer,
-        index=picture["index"],
+        stream=picture["index"],
         codec=picture["codec_name"],
         width=width,
         height=height,

@@ -114,7 +114,7 @@ def filters(plan: Plan) -> str:
             f"scale={plan.rungs[0].width}:{plan.rungs[0].height}:out_color_matrix=bt709:out_range=tv,format=yuv420p",
             "setparams=color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv",
         ]
-    lines = [f"[0:{source.index}]{','.join(chain)},split={count}{_pads('s', count)}"]
+    lines = [f"[0:{source.stream}]{','.join(chain)},split={count}{_pads('s', count)}"]
     lines += [
         f"[s{number}]scale={rung.width}:{rung.height}:flags=bicubic:out_range=tv,setsar=1,format=yuv420p[v{number}]"
         for number, rung in enumerate(plan.rungs)
@@ -130,7 +130,7 @@ def filters(plan: Plan) -> str:
             # The encoder puts its priming there, so that the sound begins at exactly 0 and is not late.
             f"atrim=start_sample={PRIMING_SAMPLES}:end_sample={max(samples, 2 * PRIMING_SAMPLES)}",
         ]
-        lines.append(f"[0:{source.sound.index}]{','.join(sound)},asplit={count}{_pads('a', count)}")
+        lines.append(f"[0:{source.sound.stream}]{','.join(sound)},asplit={count}{_pads('a', count)}")
     return ";".join(lines)
 
 
