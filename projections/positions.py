@@ -13,7 +13,11 @@ positions = Projection("positions", version=1, topics=("positions",))
 
 def in_credits(position_seconds: float, duration_seconds: float | None) -> bool:
     """Whether who stops here has seen the film; unknown durations have no credits."""
-    return duration_seconds is not None and duration_seconds > 0 and position_seconds >= duration_seconds * (1 - CREDITS_SHARE)
+    return (
+        duration_seconds is not None
+        and duration_seconds > 0
+        and position_seconds >= duration_seconds * (1 - CREDITS_SHARE)
+    )
 
 
 def remember(event: PositionUpdated, table: str) -> Iterator[Change]:

@@ -1,0 +1,100 @@
+#!lua
+-- Counts one step of views and moves the checkpoint, or does neither. Whatever can fail (another worker, other edges, a key of a wrong
+-- type, a lost member) fails while reading; after the first write nothing can.
+--
+-- KEYS: checkpoints, state, deleted, a sorted set for each window, then the keys that `buckets` refers to.
+-- ARGV: topic/partition, expected offset, next offset, edges, channel, message, the step as JSON:
+--   windows   their names, in the order of their keys
+--   sums      lists of {ids, views of each}
+--   tops      for each window the number of its sums, 0 for none
+--   buckets   lists of {number of its key, number of its index's key, field in the index, number of its sums, their total}
+--   deleted   ids
+local checkpoints, state, deleted = KEYS[1], KEYS[2], KEYS[3]
+local place, expected, next_offset, edges, channel, message = unpack(ARGV, 1, 6)
+local step = cjson.decode(ARGV[7])
+local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
+
+-- The endless window comes last and has no edge.
+local function field_of_each_window(name, windows)
+  local fields = {}
+  for i = 1, windows do
+    fields[i] = name .. step.windows[i]
+  end
+  return redis.call("HMGET", state, unpack(fields))
+end
+
+if redis.call("HGET", checkpoints, place) ~= expected then
+  return { "moved" }
+end
+if redis.call("HEXISTS", state, "epoch") == 0 then
+  return { "moved" } -- the checkpoint read again prepares anew
+end
+local held = field_of_each_window("edge:", #step.windows - 1)
+if table.concat(held, " ") ~= edges then
+  return { "edges", unpack(held) }
+end
+
+local writes = {}
+
+local function summed(command, key, found, sums, number_first)
+  local ids, views = unpack(sums)
+  local write, added = { command, key }, 0
+  for i = 1, #ids do
+    local total = views[i]
+    if found[i] then
+      total = total + tonumber(found[i])
+    else
+      added = added + 1
+    end
+    if total > LARGEST then
+      error(key .. " would count more than 2^53")
+    end
+    write[#write + 1] = number_first and total or ids[i]
+    write[#write + 1] = number_first and ids[i] or total
+  end
+  writes[#writes + 1] = write
+  return added
+end
+
+local members = field_of_each_window("members:", #step.windows)
+local members_write = { "HSET", state }
+for i = 1, #step.windows do
+  local key, count = KEYS[3 + i], tonumber(members[i])
+  local there = redis.call("ZCARD", key)
+  if there ~= count then
+    return { "lost", key, there, count }
+  end
+  if step.tops[i] > 0 then
+    local sums = step.sums[step.tops[i]]
+    local added = summed("ZADD", key, redis.call("ZMSCORE", key, unpack(sums[1])), sums, true)
+    if added > 0 then
+      members_write[#members_write + 1] = "members:" .. step.windows[i]
+      members_write[#members_write + 1] = count + added
+    end
+  end
+end
+if #members_write > 2 then
+  writes[#writes + 1] = members_write
+end
+
+for _, bucket in ipairs(step.buckets) do
+  local key, index, number, total = KEYS[bucket[1]], KEYS[bucket[2]], bucket[3], bucket[5]
+  local sums = step.sums[bucket[4]]
+  summed("HSET", key, redis.call("HMGET", key, unpack(sums[1])), sums, false)
+  writes[#writes + 1] = { "HSET", index, number, total + tonumber(redis.call("HGET", index, number) or 0) }
+end
+
+if #step.deleted > 0 then
+  redis.call("SCARD", deleted) -- fails on a wrong type
+  writes[#writes + 1] = { "SADD", deleted, unpack(step.deleted) }
+end
+
+writes[#writes + 1] = { "HSET", checkpoints, place, next_offset }
+for _, write in ipairs(writes) do
+  redis.call(unpack(write))
+end
+if message ~= "" then
+  -- Who may not publish has still counted.
+  redis.pcall("PUBLISH", channel, message)
+end
+return { "applied" }

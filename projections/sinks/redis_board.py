@@ -1,0 +1,127 @@
+"""The leaderboard in Redis: each film's views in time buckets, and in a sorted set for each window.
+
+Buckets of a minute, an hour and a day are kept as long as a window made of them holds them. A window's edge is its first bucket. A view
+adds to every window whose edge is not after its bucket, however late it comes, and to the buckets of those windows: at any time a window
+is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
+"""
+
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from projections.changes import Change, Increment, Upsert
+from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_rolling import roll
+from projections.sinks.redis_scripts import Script
+from projections.sinks.redis_steps import Limits, Move, Refused, Rows
+from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
+
+COUNT = Script(Path(__file__).parent / "lua" / "count.lua")
+
+Edges = tuple[int, ...]
+
+
+class Board:
+    """Counts views into one shard."""
+
+    def __init__(self, redis: Redis, keys: Keys, limits: Limits) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._limits = limits
+        self._edges: Edges = (0,) * len(ROLLING)
+
+    def beginning(self) -> dict[str, int]:
+        return dict.fromkeys([f"edge:{window.name}" for window in ROLLING] + [f"members:{name}" for name in NAMES], 0)
+
+    def identity(self, change: Change) -> str:
+        return str(change.key["video_id"])
+
+    def merge(self, rows: Rows, change: Change) -> None:
+        """A row is a film and a minute with the views in it, or a deleted film and no minute."""
+        key = change.key
+        if isinstance(change, Increment) and change.table == "views" and change.by > 0:
+            row = key["video_id"], key["minute"]
+            rows[row] = rows.get(row, 0) + change.by
+        elif isinstance(change, Upsert) and change.table == "deleted":
+            rows[key["video_id"], None] = 0
+        else:
+            raise Refused(f"the board takes views and deleted films, not {change}", lambda other: other == change)
+
+    async def write(self, rows: Rows, move: Move) -> bool:
+        """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
+        while True:
+            edges = self._edges
+            keys, step = _summed(rows, edges, self._keys)
+            place = (move.place, move.expected, move.next_offset, " ".join(map(str, edges)))
+            answer = await COUNT.run(self._redis, keys, [*place, move.channel, move.message, orjson.dumps(step)])
+            match answer[0]:
+                case b"edges":
+                    self._edges = tuple(map(int, answer[1:]))
+                case b"lost":
+                    _, key, there, kept = answer
+                    raise Refused(
+                        f"{key.decode()} has {there} members instead of {kept}: state is lost, rebuild the projection"
+                    )
+                case result:
+                    return bool(result == b"applied")
+
+    async def tick(self, now: datetime) -> None:
+        await roll(self._redis, self._keys, now, self._limits)
+
+
+def _summed(rows: Rows, edges: Edges, keys: Keys) -> tuple[list[str], dict[str, Any]]:
+    """The script's keys, and the step as it takes it: what adds up the same minutes shares one list of sums."""
+    by_minute: dict[int, dict[str, int]] = defaultdict(dict)
+    deleted = []
+    for (video_id, minute), views in rows.items():
+        if minute is None:
+            deleted.append(video_id)
+        else:
+            by_minute[minute][video_id] = views
+
+    tops: dict[str, list[int]] = defaultdict(list)
+    buckets: dict[tuple[str, int], list[int]] = defaultdict(list)
+    edge_of = dict(zip(ROLLING, edges, strict=True))
+    for minute in sorted(by_minute):
+        for span in SPANS:
+            bucket = minute // span.minutes
+            holding = [window.name for window in span.windows if edge_of[window] <= bucket]
+            for name in holding:
+                tops[name].append(minute)
+            if holding:
+                buckets[span.name, bucket].append(minute)
+        for name in ENDLESS:
+            tops[name].append(minute)
+
+    numbers: dict[tuple[int, ...], int] = {}
+    sums: list[tuple[list[str], list[int]]] = []
+
+    def number_of(minutes: list[int]) -> int:
+        if (number := numbers.get(tuple(minutes))) is None:
+            total: dict[str, int] = {}
+            for minute in minutes:
+                for video_id, views in by_minute[minute].items():
+                    total[video_id] = total.get(video_id, 0) + views
+            sums.append((list(total), list(total.values())))
+            number = numbers[tuple(minutes)] = len(sums)
+        return number
+
+    names = [keys.checkpoints, keys.state, keys.deleted, *map(keys.top, NAMES)]
+    indexes = {span.name: len(names) + i for i, span in enumerate(SPANS, start=1)}
+    names += (keys.buckets(span.name) for span in SPANS)
+    written = []
+    for (span_name, bucket), minutes in buckets.items():
+        names.append(keys.bucket(span_name, bucket))
+        number = number_of(minutes)
+        written.append([len(names), indexes[span_name], bucket, number, sum(sums[number - 1][1])])
+    return names, {
+        "windows": NAMES,
+        "sums": sums,
+        "tops": [number_of(tops[name]) if name in tops else 0 for name in NAMES],
+        "buckets": written,
+        "deleted": deleted,
+    }
