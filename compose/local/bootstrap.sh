@@ -35,15 +35,17 @@ if [ "$goal" = test ]; then
     have chromium || needs chromium
 fi
 
-# A step's output goes to its log; the screen gets a line when it starts, and one when it ends.
+# A step's output goes to its log; the screen gets a line when it starts, and one when it ends. It runs as a job, since
+# bash forgets `set -e` within a condition.
 step() {
     local name=$1 log=$logs/setup-$1.log what=$2 began=$SECONDS
     shift 2
     printf ' … %-14s %s\n' "$name" "$what"
-    if "$@" >"$log" 2>&1 </dev/null; then
+    "$@" >"$log" 2>&1 </dev/null &
+    if wait $!; then
         printf ' ✓ %-14s after %s s\n' "$name" $((SECONDS - began))
     else
-        fail "$name failed: $(grep -E 'ERROR|error|E:' "$log" | head -n 1 | cut -c 1-300) (all of it in $log)"
+        fail "$name failed: $( (grep -E 'ERROR|ERR!|error:|^E:' "$log" || tail -n 1 "$log") | head -n 1 | cut -c 1-300) (all of it in $log)"
     fi
 }
 
@@ -67,6 +69,9 @@ install_packages() {
     for service in postgresql redis-server; do
         if [[ " ${packages[*]} " == *" $service "* ]]; then "${root[@]}" update-rc.d $service disable; fi
     done
+    if [ -e /usr/share/postgresql-common/createcluster.conf ]; then
+        "${root[@]}" cp /usr/share/postgresql-common/createcluster.conf $clusters
+    fi
 }
 
 build_venv() {

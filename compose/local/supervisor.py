@@ -74,12 +74,12 @@ class Supervisor:
             raise
 
     async def start_together(self, services: Sequence[Service], tell: Tell) -> None:
-        """Raises the first CannotStart, when the others have been called off."""
+        """Raises the first failure, when the others have been called off."""
         try:
             async with asyncio.TaskGroup() as group:
                 for service in services:
                     group.create_task(self.start_one(service, tell))
-        except* CannotStart as failures:
+        except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
 
     async def start_one(self, service: Service, tell: Tell) -> None:

@@ -41,8 +41,7 @@ class Kafka(Server):
         properties = self.folder / "server.properties"
         properties.write_text(PROPERTIES.format(folder=self.folder, **self.stack.ports))
         if not (self.folder / "log" / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            self.once(self.java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)))
+            self.once(self.java("kafka.tools.StorageTool", "format", "-t", new_cluster_id(), "-c", str(properties)))
 
     def command(self) -> list[str]:
         return self.java("kafka.Kafka", f"{self.folder}/server.properties")
@@ -62,3 +61,10 @@ class Kafka(Server):
 
     async def ready(self) -> bool:
         return await kafka_answers(self.stack.ports["kafka"])
+
+
+def new_cluster_id() -> str:
+    """A UUID as Kafka writes it. One that begins with a dash would be taken for an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
