@@ -28,7 +28,6 @@ if [ "$goal" != check ]; then
     have bwrap || needs bubblewrap
     have npm || needs nodejs npm
     have curl || needs curl
-    have setpriv || needs util-linux
     any '/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf' || needs fonts-dejavu-core
 fi
 if [ "$goal" = test ]; then
@@ -59,7 +58,9 @@ install_packages() {
         printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
         "${root[@]}" chmod 755 $policy
     fi
+    local ours=
     if [ ! -e $clusters ]; then
+        ours=yes
         "${root[@]}" mkdir -p "$(dirname $clusters)"
         echo 'create_main_cluster = false' | "${root[@]}" tee $clusters >/dev/null
     fi
@@ -69,9 +70,7 @@ install_packages() {
     for service in postgresql redis-server; do
         if [[ " ${packages[*]} " == *" $service "* ]]; then "${root[@]}" update-rc.d $service disable; fi
     done
-    if [ -e /usr/share/postgresql-common/createcluster.conf ]; then
-        "${root[@]}" cp /usr/share/postgresql-common/createcluster.conf $clusters
-    fi
+    if [ -n "$ours" ]; then "${root[@]}" cp /usr/share/postgresql-common/createcluster.conf $clusters; fi
 }
 
 build_venv() {

@@ -86,7 +86,6 @@ class Supervisor:
         """Raises CannotStart when the process dies, or does not answer in its time."""
         began = time.monotonic()
         await tell({"name": service.name, "state": "starting", "detail": f"waits for {service.waits_for}"})
-        await asyncio.to_thread(service.prepare)
         kept = self.kept[service.name] = Kept(service, await self.launch(service), time.monotonic())
         await self.wait_until_ready(kept)
         kept.keeper = asyncio.create_task(self.keep(kept))
@@ -108,6 +107,8 @@ class Supervisor:
             await asyncio.sleep(ASK_EVERY_SECONDS)
 
     async def launch(self, service: Service) -> Process:
+        """Lays out before every start, since what died may have left something half-written."""
+        await asyncio.to_thread(service.prepare)
         command = service.command()
         return await start(
             as_servant(command, self.stack.folder) if isinstance(service, Server) else command,

@@ -1,5 +1,6 @@
 """Elasticsearch: the real server with its core modules, as its makers publish it for integration tests."""
 
+import shutil
 from pathlib import Path
 
 from compose.local.probes import http_answers
@@ -39,6 +40,8 @@ class Elasticsearch(Server):
 
     def prepare(self) -> None:
         super().prepare()
+        # Made anew each time: one killed while starting leaves a half-written keystore, over which no other starts.
+        shutil.rmtree(self.folder / "config", ignore_errors=True)
         config = servants_folder(self.folder / "config")
         servants_folder(self.folder / "tmp")
         servants_folder(self.folder / "logs")
