@@ -59,7 +59,7 @@ install_packages() {
         "${root[@]}" chmod 755 $policy
     fi
     local ours=
-    if [ ! -e $clusters ]; then
+    if [[ " ${packages[*]} " == *" postgresql "* ]] && [ ! -e $clusters ]; then
         ours=yes
         "${root[@]}" mkdir -p "$(dirname $clusters)"
         echo 'create_main_cluster = false' | "${root[@]}" tee $clusters >/dev/null

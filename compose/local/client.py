@@ -39,7 +39,7 @@ def start_supervisor(stack: Stack) -> socket.socket:
     log = stack.log("supervisor")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "compose.local", "--folder", str(stack.folder), "supervisor"],
+            on_a_mounted_root([sys.executable, "-m", "compose.local", "--folder", str(stack.folder), "supervisor"]),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -54,6 +54,17 @@ def start_supervisor(stack: Stack) -> socket.socket:
             break
         time.sleep(0.05)
     raise CannotStart(f"the supervisor does not start: see {log}")
+
+
+def on_a_mounted_root(command: list[str]) -> list[str]:
+    """`command`, with a root folder that is a mount point: Java's file stores and bubblewrap's pivot ask for one.
+
+    It is one everywhere but in a plain chroot, where a mount namespace of the stack's own gets it right.
+    """
+    if os.geteuid() != 0 or any(line.split()[1] == "/" for line in Path("/proc/self/mounts").read_text().splitlines()):
+        return command
+    script = 'mount --rbind / /mnt && exec chroot /mnt env --chdir="$0" "$@"'
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(ROOT), *command]
 
 
 def talk(connection: socket.socket, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
