@@ -1,6 +1,7 @@
 """What a file is, found by reading all of it once: streams, sizes, rates, true lengths; or why it is no film that we can show."""
 
 import json
+import re
 from array import array
 from fractions import Fraction
 from pathlib import Path
@@ -92,13 +93,13 @@ class Source(NamedTuple):
 
 async def probe(sandbox: Sandbox, job: Path) -> Source:
     """What `job`/source is. Raises Rejected when it is no film that we can show."""
-    described = await _describe(sandbox, job)
+    described, errors = await _describe(sandbox, job)
     streams = described.get("streams", [])
     demuxer = described["format"]["format_name"].split(",")[0]
     picture, sound = _best_picture(streams), _best_sound(streams)
     if picture is None:
         raise Rejected("This file has sound but no picture." if sound else _unreadable(job))
-    _check_picture(picture)
+    _check_picture(picture, errors)
     indexes = [stream["index"] for stream in (picture, sound) if stream]
     packets = await _read_packets(sandbox, job, demuxer, indexes)
     frames = packets[picture["index"]]
@@ -107,15 +108,16 @@ async def probe(sandbox: Sandbox, job: Path) -> Source:
     return _source(demuxer, picture, sound, packets, _announced_seconds(described, picture))
 
 
-async def _describe(sandbox: Sandbox, job: Path) -> Any:
+async def _describe(sandbox: Sandbox, job: Path) -> tuple[Any, str]:
+    """(what ffprobe says of the streams, what it complains of)."""
     lines: list[str] = []
     command = ["-v", "error", *("-probesize", "50M", "-analyzeduration", "20M"), *reading()]
     command += ["-show_format", "-show_streams", "-of", "json"]
     if (job / "source").stat().st_size == 0:
         raise Rejected("This file is empty.")
     try:
-        await sandbox.run("ffprobe", command, job, READ_LIMITS, lines.append)
-        return json.loads("\n".join(lines))
+        errors = await sandbox.run("ffprobe", command, job, READ_LIMITS, lines.append)
+        return json.loads("\n".join(lines)), errors
     except ToolFailed as error:
         if "moov atom not found" in error.errors:
             raise Rejected("This file is cut off: its index is missing. Upload it again in full.") from None
@@ -160,10 +162,12 @@ def _is_default(stream: Any) -> bool:
     return bool(stream.get("disposition", {}).get("default"))
 
 
-def _check_picture(stream: Any) -> None:
+def _check_picture(stream: Any, errors: str) -> None:
     """Raises Rejected for a picture that we do not decode."""
     codec = stream.get("codec_name", "unknown")
     width, height = stream.get("width", 0), stream.get("height", 0)
+    if refused := re.search(r"Picture size (\d+)x(\d+) (is invalid|exceeds)", errors):
+        width, height = int(refused[1]), int(refused[2])
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise Rejected(f"This film is too large: {width} × {height} pixels; the most is {MAX_SIDE} on a side.")
     if not width or not height or "pix_fmt" not in stream:

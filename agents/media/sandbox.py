@@ -64,8 +64,8 @@ class Limits(NamedTuple):
 class Sandbox:
     """A way into bubblewrap that was seen to work on this machine. Made by `open_sandbox`."""
 
-    def __init__(self, way_in: Sequence[str] = ()) -> None:
-        self._way_in = tuple(way_in)
+    def __init__(self, way_in: Sequence[str]) -> None:
+        self.way_in = tuple(way_in)
 
     async def run(
         self,
@@ -83,7 +83,7 @@ class Sandbox:
         out.mkdir(exist_ok=True)
         if os.geteuid() == 0:
             os.chown(out, NOBODY, NOBODY)
-        command = [*self._way_in, *_bubblewrap(job), *_limited(limits), program, *arguments]
+        command = [*self.way_in, *_bubblewrap(job), *_limited(limits), program, *arguments]
         async with _process(command) as process:
             try:
                 errors = await asyncio.wait_for(_follow(process, out, limits, program, on_line), limits.wall_seconds)
@@ -105,11 +105,14 @@ class Sandbox:
 
 async def open_sandbox(scratch: Path) -> Sandbox:
     """A sandbox in which ffmpeg was just seen to run. Raises SandboxUnavailable; there is no unsandboxed way."""
-    for tool in ("bwrap", "prlimit", "setpriv", "ffmpeg", "ffprobe"):
-        if shutil.which(tool) is None:
-            raise SandboxUnavailable(f"{tool} is missing; install the packages bubblewrap, util-linux and ffmpeg")
+    tools = {tool: shutil.which(tool) for tool in ("bwrap", "prlimit", "setpriv", "ffmpeg", "ffprobe")}
+    if missing := [tool for tool, path in tools.items() if path is None]:
+        raise SandboxUnavailable(
+            f"{', '.join(missing)} not found; install the packages bubblewrap, util-linux and ffmpeg"
+        )
+    bubblewrap = str(tools["bwrap"])
     refusals = []
-    for way_in in ((), IN_A_CHROOT) if os.geteuid() == 0 else ((),):
+    for way_in in ((bubblewrap,), (*IN_A_CHROOT, bubblewrap)) if os.geteuid() == 0 else ((bubblewrap,),):
         sandbox = Sandbox(way_in)
         try:
             await sandbox.run("ffmpeg", ["-version"], scratch, Limits(cpu_seconds=30, wall_seconds=60))
@@ -126,7 +129,6 @@ async def open_sandbox(scratch: Path) -> Sandbox:
 
 def _bubblewrap(job: Path) -> list[str]:
     command = [
-        "bwrap",
         "--unshare-net",
         "--unshare-pid",
         "--unshare-ipc",
