@@ -56,15 +56,28 @@ def start_supervisor(stack: Stack) -> socket.socket:
     raise CannotStart(f"the supervisor does not start: see {log}")
 
 
+# Given up where the mount would be seen outside of our namespace.
+MOUNT_ROOT = """
+mount --bind / /mnt
+if [ "$(findmnt -n -o PROPAGATION /mnt)" = private ]; then
+    umount /mnt
+    mount --rbind / /mnt
+    exec chroot /mnt env --chdir="$0" "$@"
+fi
+umount /mnt
+exec "$@"
+"""
+
+
 def on_a_mounted_root(command: list[str]) -> list[str]:
     """`command`, with a root folder that is a mount point: Java's file stores and bubblewrap's pivot ask for one.
 
     It is one everywhere but in a plain chroot, where a mount namespace of the stack's own gets it right.
     """
-    if os.geteuid() != 0 or any(line.split()[1] == "/" for line in Path("/proc/self/mounts").read_text().splitlines()):
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    if os.geteuid() != 0 or any(line.split()[1] == "/" for line in mounts):
         return command
-    script = 'mount --rbind / /mnt && exec chroot /mnt env --chdir="$0" "$@"'
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(ROOT), *command]
+    return ["unshare", "--mount", "--propagation", "unchanged", "sh", "-ec", MOUNT_ROOT, str(ROOT), *command]
 
 
 def talk(connection: socket.socket, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
