@@ -1,5 +1,6 @@
 """Orders to a stack's supervisor, which is started when there is none, and its progress shown as it comes."""
 
+import contextlib
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 
 from compose.local.stack import ROOT, CannotStart, Stack
@@ -81,16 +83,21 @@ def on_a_mounted_root(command: list[str]) -> list[str]:
 
 
 def talk(connection: socket.socket, order: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Raises CannotStart with the supervisor's words when the order failed."""
+    """Raises CannotStart with the supervisor's words when the order failed.
+
+    Returns when the supervisor has gone as well, where it has nothing left to keep up.
+    """
     with connection, connection.makefile("rw") as lines:
         lines.write(json.dumps(order) + "\n")
         lines.flush()
         for text in lines:
             line: dict[str, Any] = json.loads(text)
             if "failed" in line:
+                wait_until_gone(line.get("leaves"))
                 raise CannotStart(line["failed"])
             yield line
             if "done" in line:
+                wait_until_gone(line.get("leaves"))
                 return
     raise CannotStart("the supervisor hung up before it was done")
 
@@ -115,14 +122,13 @@ def stop_all(stack: Stack, console: Console) -> None:
         for line in talk(connection, {"do": "down"}):
             if line.get("state") == "down":
                 console.print(f" {MARKS['down']} {line['name']:<14} down")
-        wait_until_gone(stack.pid_file("supervisor"))
     elif stack.run.exists():
         end_forgotten(stack)
         for left in (stack.pid_file("supervisor"), stack.run / "supervisor.sock"):
             left.unlink(missing_ok=True)
 
 
-def wait_until_gone(pid_file: Path) -> None:
-    deadline = time.monotonic() + SUPERVISOR_PATIENCE_SECONDS
-    while pid_file.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+def wait_until_gone(pid: int | None) -> None:
+    if pid is not None:
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(pid).wait(SUPERVISOR_PATIENCE_SECONDS)

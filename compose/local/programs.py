@@ -7,6 +7,8 @@ from compose.local.probes import http_answers
 from compose.local.service import Service
 from compose.local.stack import ROOT, CannotStart, Stack
 
+FIRST_WORDS_BYTES = 64 * 1024
+
 
 class Gateway(Service):
     name = "gateway"
@@ -39,13 +41,21 @@ class Worker(Service):
 
 class Media(Service):
     name = "media"
-    waits_for = "nothing"
+    waits_for = "its sandbox to open"
+    log_bytes_before = 0
+
+    def prepare(self) -> None:
+        log = self.stack.log(self.name)
+        self.log_bytes_before = log.stat().st_size if log.exists() else 0
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "agents.media"]
 
     async def ready(self) -> bool:
-        return True
+        """It listens on no port, so what it says counts."""
+        with self.stack.log(self.name).open("rb") as log:
+            log.seek(self.log_bytes_before)
+            return b"ready" in log.read(FIRST_WORDS_BYTES)
 
 
 async def provision(stack: Stack) -> str:

@@ -8,12 +8,12 @@ NEEDED_GIGABYTES = 3.0
 POM = ROOT / "compose" / "local" / "pom.xml"
 
 
-def check_disk(stack: Stack) -> None:
+def check_disk(stack: Stack, needed_gigabytes: float = NEEDED_GIGABYTES) -> None:
     """Raises CannotStart when there is too little room for the servers' data."""
     place = next(folder for folder in (stack.folder, *stack.folder.parents) if folder.exists())
     free = shutil.disk_usage(place).free / 1e9
-    if free < NEEDED_GIGABYTES:
-        raise CannotStart(f"{place} has {free:.1f} GB free and the stack needs {NEEDED_GIGABYTES:.0f}: make room there")
+    if free < needed_gigabytes:
+        raise CannotStart(f"{place} has {free:.1f} GB free and the stack needs {needed_gigabytes:.0f}: make room there")
 
 
 def check_fetched(stack: Stack) -> None:

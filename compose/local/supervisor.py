@@ -50,6 +50,7 @@ class Supervisor:
         self.stack = stack
         self.kept: dict[str, Kept] = {}
         self.busy = asyncio.Lock()
+        self.orders = 0  # being carried out, or waiting for their turn
         self.stopping = asyncio.Event()
 
     async def up(self, names: Iterable[str], tell: Tell) -> None:
@@ -163,25 +164,29 @@ class Supervisor:
                 await writer.drain()
 
         order = json.loads(await reader.readline() or b"{}")
+        ending: dict[str, Any] = {"done": True}
+        self.orders += 1
         try:
             if order.get("do") == "status":
-                await tell({"done": True, "kept": await self.describe()})
-                return
-            async with self.busy:
-                if order.get("do") == "up":
+                ending["kept"] = await self.describe()
+            elif order.get("do") == "up":
+                async with self.busy:
                     await self.carry_out(self.up(order["names"], tell), reader)
-                else:
+            elif order.get("do") == "down":
+                async with self.busy:
                     await self.down(list(self.kept), tell)
-            await tell({"done": True})
         except CannotStart as failure:
             say(str(failure))
-            await tell({"failed": str(failure)})
+            ending = {"failed": str(failure)}
         except Exception as error:
-            await tell({"failed": f"the supervisor failed ({error!r}): see {self.stack.log('supervisor')}"})
+            ending = {"failed": f"the supervisor failed ({error!r}): see {self.stack.log('supervisor')}"}
             raise
         finally:
+            self.orders -= 1
+            leaves = not self.kept and not self.orders
+            await tell({**ending, "leaves": os.getpid() if leaves else None})
             writer.close()
-            if order.get("do") != "status" and not self.kept:
+            if leaves:
                 self.stopping.set()
 
     async def carry_out(self, order: Any, reader: asyncio.StreamReader) -> None:
