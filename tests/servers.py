@@ -4,6 +4,7 @@
 containers; `stack` takes those of a running `make up`, apart by their prefix, which saves a developer the start.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from compose.local.ports import is_free
 from compose.local.stack import PORTS, PROGRAMS, ROOT, SERVERS, TWIN_OFFSET, Stack
 from compose.settings import Settings
 from tests.containers import start_containers
+from tests.sweeping import sweep
 
 START_SECONDS = 180
 KEPT_LOGS = ROOT / "test-output" / "log"
@@ -88,6 +90,8 @@ class Servers:
             self.order("down")
         for containers in self.containers:
             containers.stop()
+        if self.kind == "stack":
+            asyncio.run(sweep(self.settings(self.prefix)))
         if keep_logs:
             shutil.rmtree(KEPT_LOGS, ignore_errors=True)
             shutil.copytree(self.stack.folder / "log", KEPT_LOGS)

@@ -25,6 +25,7 @@ class S3(Server):
             f"-volume.port={ports['s3_volume']}",
             f"-filer.port={ports['s3_filer']}",
             f"-admin.port={ports['s3_admin']}",
+            "-volume.max=1000",  # files that grow as they fill; each bucket of a test run takes one
             "-admin.ui=false",
             "-webdav=false",
             "-s3.port.iceberg=0",
