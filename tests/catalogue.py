@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents.media.leases import CATALOGUE
+from projections.catalogue import catalogue
+from projections.sinks.postgres import PostgresSink
 
 
 def source_of(video_id: str) -> str:
@@ -55,9 +57,6 @@ class Rows:
 
 
 async def open_rows(pool: Any) -> Rows:
-    """The table as the sink makes it, empty."""
-    await pool.execute(
-        f"create table {CATALOGUE} (video_id text primary key, source_key text, size bigint, initiated_at timestamptz, "
-        "uploaded_at timestamptz, deleted_at timestamptz, status text, stage bigint, progress double precision, error text)"
-    )
+    """The tables as the sink makes them, empty."""
+    await PostgresSink(pool, catalogue).prepare()
     return Rows(pool)

@@ -3,9 +3,9 @@
 from enum import Enum
 from typing import Any, NamedTuple
 
-from projections.catalogue import Stage
+from projections.catalogue import Stage, catalogue
 
-CATALOGUE = "videos_v1"
+CATALOGUE = f"videos_v{catalogue.version}"
 UPLOAD_LIFETIME = "7 days 1 hour"  # a ticket lives seven days; an hour for clocks that differ
 
 
