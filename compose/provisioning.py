@@ -60,7 +60,7 @@ async def provision_topics(settings: Settings, topics: Mapping[str, Topic]) -> s
     async with open_admin(settings) as admin:
         missing = [name for name, partitions in (await partition_counts(admin, names)).items() if not partitions]
         await create_topics(admin, {name: names[name] for name in missing})
-        counts, configs = await partition_counts(admin, names), await topic_configs(admin, names)
+        counts, configs = await known_counts(admin, names), await topic_configs(admin, names)
     if wrong := [
         word for name, topic in names.items() for word in contradictions(name, topic, counts[name], configs[name])
     ]:
@@ -122,12 +122,26 @@ async def create_topics(admin: AIOKafkaAdminClient, topics: Mapping[str, Topic])
 
 
 async def partition_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
-    """0 for a topic that is not there. A new topic is known to every broker a moment after it was created."""
+    """0 for a topic that is not there."""
     found = await admin.describe_topics(list(names))
     for topic in found:
         if topic["error_code"] not in (0, UnknownTopicOrPartitionError.errno):
             raise for_code(topic["error_code"])(topic["topic"])
     return {topic["topic"]: len(topic["partitions"]) for topic in found}
+
+
+async def known_counts(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    """Of topics that were created, which the broker that we ask may learn a moment later. Raises Unprovisioned."""
+    wanted = list(names)
+    try:
+        async with asyncio.timeout(ADMIN_SECONDS):
+            counts = await partition_counts(admin, wanted)
+            while not all(counts.values()):
+                await asyncio.sleep(0.05)
+                counts = await partition_counts(admin, wanted)
+    except TimeoutError:
+        raise Unprovisioned(f"Kafka created topics that it does not show after {ADMIN_SECONDS} s: ask again") from None
+    return counts
 
 
 async def topic_configs(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -69,7 +69,7 @@ async def sweep_s3(settings: Settings) -> None:
         for bucket in await minio.list_buckets():
             if bucket.name.startswith(settings.prefix.replace("_", "-")):
                 async for found in minio.list_objects(bucket.name, recursive=True):
-                    await minio.remove_object(bucket.name, found.object_name)
+                    await minio.remove_object(bucket.name, found.object_name or "")
                 await minio.remove_bucket(bucket.name)
     finally:
-        await minio.close_session()
+        await minio.close_session()  # type: ignore[no-untyped-call]
