@@ -59,6 +59,7 @@ class Elasticsearch(Server):
             "ES_JAVA_HOME": str(java_home()),
             "ES_PATH_CONF": f"{self.folder}/config",
             "ES_TMPDIR": f"{self.folder}/tmp",
+            "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={self.folder}/tmp",
             "ES_JAVA_OPTS": f"-Xms{HEAP_MEGABYTES}m -Xmx{HEAP_MEGABYTES}m",
         }
 

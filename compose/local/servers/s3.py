@@ -25,6 +25,9 @@ class S3(Server):
             f"-volume.port={ports['s3_volume']}",
             f"-filer.port={ports['s3_filer']}",
             f"-admin.port={ports['s3_admin']}",
+            # Here, and not in /tmp, where one that another user left would be in the way.
+            "-s3.localSocket=s3.sock",
+            "-filer.localSocket=filer.sock",
             "-volume.max=1000",  # files that grow as they fill; each bucket of a test run takes one
             "-admin.ui=false",
             "-webdav=false",
