@@ -6,6 +6,7 @@ is plain files, or it has failed.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ SOURCE = "/job/source"
 JOINED = "/job/joined"  # what was made, put together to be read back
 OUT = "/job/out"
 ERROR_TAIL_BYTES = 16_384
+NO_SPACE = os.strerror(errno.ENOSPC)
 GIB = 2**30
 SIGNALLED = 128  # a shell's convention, kept by bubblewrap: 128 + the signal's number
 
@@ -77,7 +79,8 @@ class Sandbox:
     ) -> str:
         """Run `program` on `job`/source with `job`/out to write in; returns the end of its standard error.
 
-        Raises ToolFailed and LimitExceeded. However it ends, cancelled too, its whole process group is gone and waited for.
+        Raises ToolFailed and LimitExceeded; SandboxUnavailable, and OSError when the disk is full, which say nothing of the film.
+        However it ends, cancelled too, its whole process group is gone and waited for.
         """
         out = job / "out"
         out.mkdir(exist_ok=True)
@@ -94,6 +97,10 @@ class Sandbox:
             raise LimitExceeded(program, f"it used more than {limits.cpu_seconds:,} s of CPU or too much memory")
         if status == SIGNALLED + signal.SIGXFSZ:
             raise LimitExceeded(program, f"it wrote a file larger than {limits.file_bytes:,} bytes")
+        if status and NO_SPACE in errors:
+            raise OSError(errno.ENOSPC, f"{program} has filled the disk", str(out))
+        if errors.startswith("bwrap:"):
+            raise SandboxUnavailable(errors.strip())
         if status:
             raise ToolFailed(program, status, errors)
         # A link left here would be followed by us, who may read and write more than it may.
@@ -116,7 +123,7 @@ async def open_sandbox(scratch: Path) -> Sandbox:
         sandbox = Sandbox(way_in)
         try:
             await sandbox.run("ffmpeg", ["-version"], scratch, Limits(cpu_seconds=30, wall_seconds=60))
-        except (ToolFailed, LimitExceeded) as error:
+        except (ToolFailed, LimitExceeded, SandboxUnavailable) as error:
             refusals.append(str(error))
         else:
             return sandbox

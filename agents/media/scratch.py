@@ -21,12 +21,17 @@ def scratch_directory() -> Iterator[Path]:
     found = home.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(f"{home} belongs to somebody else; remove it, or set TMPDIR")
-    for folder in home.iterdir():
-        _clear_if_left(folder)
-    own = Path(tempfile.mkdtemp(dir=home))
-    with (own / "lock").open("w") as lock:
+    # One process at a time, so that nobody clears a folder between its making and its locking.
+    with (home / "lock").open("w") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        for folder in home.iterdir():
+            if folder.is_dir():
+                _clear_if_left(folder)
+        own = Path(tempfile.mkdtemp(dir=home))
+        lock = (own / "lock").open("w")
         # Held as long as this process lives, and by nobody after it, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock:
         try:
             yield own
         finally:
@@ -38,5 +43,7 @@ def _clear_if_left(folder: Path) -> None:
         with (folder / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-    except OSError:
-        return  # in use, or so new that its lock is not there yet
+    except BlockingIOError:
+        return  # in use
+    except FileNotFoundError:
+        shutil.rmtree(folder, ignore_errors=True)  # left in the moment of its making

@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 
 from agents.media.leases import Hold, Job, Leases, Work
+from agents.media.sandbox import SandboxUnavailable
 from agents.media.transcoder import ClaimLost
 from compose.log import EventLog, LogUnavailable
 from compose.storage import Storage, StorageUnavailable
@@ -21,14 +22,14 @@ RETRY_SECONDS = 5.0
 RENEWALS = 3  # in the life of a lease: two may fail
 AWAY = (
     OSError,
-    TimeoutError,
+    SandboxUnavailable,
     StorageUnavailable,
     LogUnavailable,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
     asyncpg.UndefinedTableError,  # the catalogue, before its first event
     asyncpg.InvalidSchemaNameError,
 )
@@ -52,13 +53,17 @@ class Worker:
                 group.create_task(self._slot(work, doing, look_seconds))
 
     async def _slot(self, work: Work, doing: Doing, look_seconds: float) -> None:
+        told = False
         while True:
             try:
                 job = await self._leases.claim(work)
             except AWAY as error:
-                logger.warning("no work can be found", work=work.kind, error=repr(error))
-                await asyncio.sleep(RETRY_SECONDS)
+                if not told:
+                    logger.warning("no work can be found for now", work=work.kind, error=repr(error))
+                    told = True
+                await asyncio.sleep(look_seconds)
                 continue
+            told = False
             if job is None:
                 await asyncio.sleep(look_seconds * random.uniform(0.8, 1.2))
             else:
