@@ -47,7 +47,7 @@ class Servers:
             running = Stack(ROOT / ".stack")
             ports |= {name: port for name, port in running.ports.items() if name not in PROGRAMS}
             shutil.copy(running.endpoints_file, self.stack.endpoints_file)
-        (self.stack.folder / "ports.json").write_text(json.dumps(ports))
+        self.stack.ports_file.write_text(json.dumps(ports))
         self.stack.lay_out()
 
     def endpoints(self, prefix: str) -> dict[str, str]:

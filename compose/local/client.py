@@ -105,7 +105,8 @@ def talk(connection: socket.socket, order: dict[str, Any]) -> Iterator[dict[str,
 def order(stack: Stack, what: dict[str, Any], console: Console) -> None:
     for line in talk(connect(stack) or start_supervisor(stack), what):
         if "state" in line:
-            console.print(f" {MARKS[line['state']]} {line['name']:<14} {line['state']:<9} [dim]{line['detail']}[/]")
+            text = f" {MARKS[line['state']]} {line['name']:<14} {line['state']:<9} [dim]{line['detail']}[/]"
+            console.print(text, soft_wrap=True)
 
 
 def ask_status(stack: Stack) -> dict[str, dict[str, Any]]:

@@ -64,6 +64,10 @@ class Stack:
         return self.run / f"{name}.pid"
 
     @property
+    def ports_file(self) -> Path:
+        return self.folder / "ports.json"
+
+    @property
     def endpoints_file(self) -> Path:
         return self.folder / "endpoints.env"
 
@@ -73,8 +77,7 @@ class Stack:
 
         Raises CannotStart when such a variable is no port.
         """
-        remembered = self.folder / "ports.json"
-        ports = PORTS | (json.loads(remembered.read_text()) if remembered.exists() else {})
+        ports = PORTS | (json.loads(self.ports_file.read_text()) if self.ports_file.exists() else {})
         chosen = read_env(ROOT / ".env") | os.environ
         for name in PORTS:
             variable = f"STACK_{name.upper()}_PORT"
@@ -121,7 +124,7 @@ class Stack:
         """Makes the folders and writes down the ports and the endpoints, the latter for the owner's eyes alone."""
         for folder in (self.run, self.folder / "log", self.folder / "data"):
             folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "ports.json").write_text(json.dumps(self.ports, indent=1))
+        self.ports_file.write_text(json.dumps(self.ports, indent=1))
         text = "".join(f"{name}={value}\n" for name, value in self.endpoints.items())
         if read_text(self.endpoints_file) != text:
             fresh = self.endpoints_file.with_suffix(".new")

@@ -79,4 +79,5 @@ def address_table(stack: Stack, samples: dict[str, str]) -> Table:
     table.add_row(f"{gateway}/asyncapi.yaml", "the events, for other services")
     table.add_row(f"{gateway}/health", "is everything well?")
     table.add_row(str(stack.endpoints_file), "every server's address, as settings")
+    table.add_row(str(stack.ports_file), "the ports: `STACK_GATEWAY_PORT=8001 make up` moves one")
     return table

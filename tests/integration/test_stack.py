@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30.0
 def stack(tmp_path: Path) -> Iterator[Stack]:
     stack = Stack(tmp_path / ".stack")
     stack.folder.mkdir()
-    (stack.folder / "ports.json").write_text(json.dumps(free_ports()))
+    stack.ports_file.write_text(json.dumps(free_ports()))
     yield stack
     order(stack, "down")
 
@@ -126,7 +126,7 @@ def test_a_server_that_dies_while_starting_is_a_sentence_with_its_log_and_nothin
 def test_a_port_in_use_stops_the_start_before_anything_runs(stack: Stack) -> None:
     other = Stack(stack.folder.parent / "other")
     other.folder.mkdir()
-    (other.folder / "ports.json").write_text(json.dumps({**free_ports(), "redis": stack.ports["redis"]}))
+    other.ports_file.write_text(json.dumps({**free_ports(), "redis": stack.ports["redis"]}))
     order(stack, "up", "redis")
     refused = order(other, "up", "redis", "s3")
     assert refused.returncode == 1

@@ -31,7 +31,7 @@ def taken_port() -> Iterator[int]:
 
 def remember(stack: Stack, **ports: int) -> Stack:
     stack.folder.mkdir(parents=True, exist_ok=True)
-    (stack.folder / "ports.json").write_text(json.dumps(ports))
+    stack.ports_file.write_text(json.dumps(ports))
     return stack
 
 
