@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from redis.asyncio import Redis
 
 from projections.leaderboard import leaderboard
-from projections.sinks.redis_keys import shard_of, shards_of
+from projections.queries.active import active_shards
+from projections.sinks.redis_keys import shard_of
 from projections.sinks.redis_scripts import Script, reaching_redis
 from projections.sinks.redis_windows import EPOCH, NAMES, ROLLING
 from projections.sinks.sink import StoreUnavailable
@@ -58,13 +59,16 @@ class Views(NamedTuple):
 
 
 class Leaderboard:
-    """Reads one version of the board. Raises StoreUnavailable when Redis is down, or holds no board that a worker has ticked."""
+    """Reads the board that `streams.yaml` declares, or the version and shards given.
+
+    Raises StoreUnavailable when Redis is down, or holds no board that a worker has ticked.
+    """
 
     source = "leaderboard"
 
-    def __init__(self, redis: Redis, prefix: str, *, version: int = leaderboard.version, shards: int = 1) -> None:
+    def __init__(self, redis: Redis, prefix: str, *, version: int | None = None, shards: int | None = None) -> None:
         self._redis = redis
-        self._shards = shards_of(prefix, leaderboard.name, version, shards)
+        self._shards = active_shards(prefix, leaderboard.name, version, shards)
 
     async def top(self, k: int, timeframe: Timeframe) -> Top:
         """The first `k` films, deleted ones left out; one round trip a shard, side by side."""

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import orjson
 from redis.asyncio import Redis
 
+from projections.queries.active import active_shards
 from projections.resume import resume
-from projections.sinks.redis_keys import shard_of, shards_of
+from projections.sinks.redis_keys import shard_of
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_windows import EPOCH
 
@@ -25,13 +26,13 @@ class Stopped(NamedTuple):
 
 
 class Resume:
-    """Reads one version of the resume positions."""
+    """Reads the positions that `streams.yaml` declares, or the version and shards given."""
 
     source = "redis"
 
-    def __init__(self, redis: Redis, prefix: str, *, version: int = resume.version, shards: int = 1) -> None:
+    def __init__(self, redis: Redis, prefix: str, *, version: int | None = None, shards: int | None = None) -> None:
         self._redis = redis
-        self._shards = shards_of(prefix, resume.name, version, shards)
+        self._shards = active_shards(prefix, resume.name, version, shards)
 
     async def position(self, viewer_id: str, video_id: str) -> Stopped | None:
         """None when the viewer never watched the film. Raises StoreUnavailable.
