@@ -142,7 +142,8 @@ def _tone_mapping(largest: Rung, transfer: str) -> list[str]:
     """From HDR to BT.709 as Hable's curve does it, at the size of the largest rung: it is the dearest step."""
     return [
         # Said outright, since a file that lacks one of the three tags would be refused.
-        f"zscale=w={largest.width}:h={largest.height}:tin={transfer}:pin=bt2020:min=bt2020nc:t=linear:npl=100",
+        f"setparams=color_primaries=bt2020:color_trc={transfer}:colorspace=bt2020nc",
+        f"zscale=w={largest.width}:h={largest.height}:t=linear:npl=100",
         "format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=hable:desat=0",
         "zscale=t=bt709:m=bt709:r=tv,format=yuv420p",
     ]
