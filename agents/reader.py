@@ -1,0 +1,268 @@
+"""One projection's consumer: carries out what the hand-over says, and tells it what came of it."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from agents.handover import (
+    Batch,
+    Command,
+    Deliver,
+    Handover,
+    Log,
+    Partition,
+    Pause,
+    ReadCheckpoint,
+    Refuse,
+    Resume,
+    Seek,
+)
+from agents.topics import log_identities
+from compose.settings import Settings
+from projections.projection import Projection
+from projections.sinks.sink import CheckpointMoved, Sink, StoreUnavailable
+
+MAX_RECORDS = 5_000  # in a batch: a few hundredths of a second of folding
+FETCH_WAIT_MS = 20  # the default of 500 stalls a busy partition behind fetches for drained ones
+POLL_MS = 100
+SESSION_MS = 8_000  # a killed worker's partitions are taken over after so long
+HEARTBEAT_MS = 2_000
+# A partition whose store is down is not polled. Left at its five minutes, the consumer would silently leave its group and go on
+# believing that it owns the partition; that a reader is alive is what heartbeats are for.
+IDLE_MS = 24 * 60 * 60 * 1_000
+DRAIN_SECONDS = 10.0  # for the one call in flight, when a partition is taken away
+FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.1, 10.0
+
+logger = structlog.get_logger(__name__)
+
+
+def back_off_seconds(attempt: int) -> float:
+    """How long to wait before the `attempt`-th try again: it doubles, with jitter, up to ten seconds."""
+    if attempt == 0:
+        return 0.0
+    longest = min(LONGEST_BACK_OFF_SECONDS, FIRST_BACK_OFF_SECONDS * 2 ** min(attempt, 16))
+    return random.uniform(longest / 2, longest)
+
+
+class Reader:
+    """Reads a projection's partitions in batches from the checkpoints in its sink, and hands each to `deliver`.
+
+    `deliver` puts the batch where an agent takes it; the agent calls `process`. `on_hold` and `on_release` tell which partitions are
+    held, for who keeps something by partition.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        projection: Projection,
+        sink: Sink,
+        *,
+        fold: Callable[[Batch], Awaitable[None]],
+        deliver: Callable[[Batch], Awaitable[None]],
+        on_hold: Callable[[str, Partition], None] = lambda projection, partition: None,
+        on_release: Callable[[str, Partition], None] = lambda projection, partition: None,
+    ) -> None:
+        self.projection = projection
+        self.refusals: dict[Partition, str] = {}
+        self._settings = settings
+        self._sink = sink
+        self._fold = fold
+        self._deliver = deliver
+        self._on_hold, self._on_release = on_hold, on_release
+        self._handover = Handover(projection.name)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._came_back = asyncio.Condition()
+        self._consumer = self._new_consumer()
+
+    async def run(self) -> None:
+        """Read until cancelled. A broker or a store that is down is waited for, and said once."""
+        try:
+            await self._begin()
+            while True:
+                await self._fetch()
+        finally:
+            await self._end()
+
+    async def process(self, batch: Batch) -> None:
+        """Fold `batch`, for an agent; whatever comes of it, the hand-over knows. Raises only what nobody expected."""
+        commands: Iterable[Command]
+        try:
+            await self._fold(batch)
+        except CheckpointMoved as moved:
+            logger.info("the checkpoint was moved by another worker", projection=self.projection.name, why=str(moved))
+            commands = self._handover.moved(batch)
+        except StoreUnavailable as unavailable:
+            logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
+            commands = self._handover.unavailable(batch)
+        except BaseException:
+            self._carry_out(self._handover.failed(batch))
+            await self._tell()
+            raise
+        else:
+            commands = self._handover.applied(batch)
+        self._carry_out(commands)
+        await self._tell()
+
+    def _new_consumer(self) -> AIOKafkaConsumer:
+        worker = self._settings.worker_id
+        group = self._settings.named(self.projection.full_name)
+        return AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            group_id=group,
+            group_instance_id=f"{group}.{worker}" if worker else None,
+            client_id=f"{group}.{worker}" if worker else group,
+            partition_assignment_strategy=[StickyPartitionAssignor],
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            max_poll_interval_ms=IDLE_MS,
+        )
+
+    async def _begin(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._sink.prepare()
+                await self._consumer.start()
+                break
+            except (StoreUnavailable, KafkaError, OSError) as error:
+                attempt += 1
+                if attempt == 1:
+                    logger.warning("waiting for a server", projection=self.projection.name, why=str(error))
+                with contextlib.suppress(KafkaError, OSError):
+                    await self._consumer.stop()
+                self._consumer = self._new_consumer()
+                await asyncio.sleep(back_off_seconds(attempt))
+        topics = [self._settings.named(topic) for topic in self.projection.topics]
+        self._consumer.subscribe(topics, listener=_Listener(self))
+        logger.info("reading", projection=self.projection.name, topics=topics)
+
+    async def _fetch(self) -> None:
+        epochs = self._handover.reading()
+        if not epochs:
+            # No poll of everything here: a partition that resumes during it would have records taken that nobody asked for.
+            await asyncio.sleep(FETCH_WAIT_MS / 1_000)
+            return
+        wanted = {self._topic_partition(partition): partition for partition in epochs}
+        try:
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+        except OffsetOutOfRangeError as error:
+            for topic_partition in error.args[0]:
+                self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))
+            return
+        for topic_partition, partition in wanted.items():
+            if topic_partition not in self._consumer.assignment():
+                continue
+            position = await self._consumer.position(topic_partition)
+            records = fetched.get(topic_partition, [])
+            self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.revoke(self._handover.held)
+        with contextlib.suppress(KafkaError, OSError):
+            await self._consumer.stop()
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """The group gave us these; the first thing, in the same breath, is to pause them."""
+        given = list(partitions)
+        self._carry_out(self._handover.assigned(given))
+        for partition in given:
+            self._on_hold(self.projection.name, partition)
+
+    async def revoke(self, partitions: Iterable[Partition]) -> None:
+        """The group takes these away; returns when nothing of theirs is in flight, within ten seconds."""
+        taken = list(partitions)
+        self._handover.revoked(taken)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS), self._came_back:
+                await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
+        for partition in taken:
+            self.refusals.pop(partition, None)
+            self._on_release(self.projection.name, partition)
+
+    async def _tell(self) -> None:
+        async with self._came_back:
+            self._came_back.notify_all()
+
+    def _carry_out(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Pause(partition):
+                    self._consumer.pause(self._topic_partition(partition))
+                case Resume(partition):
+                    self._consumer.resume(self._topic_partition(partition))
+                case Seek(partition, offset):
+                    self._consumer.seek(self._topic_partition(partition), offset)
+                case Refuse(partition, why):
+                    self.refusals[partition] = why
+                    logger.error("a partition stands still", projection=self.projection.name, why=why)
+                case ReadCheckpoint():
+                    self._start(self._read_checkpoint(command))
+                case Deliver(batch, attempt):
+                    self._start(self._deliver_later(batch, attempt))
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("the reader failed", projection=self.projection.name, exc_info=error)
+
+    async def _deliver_later(self, batch: Batch, attempt: int) -> None:
+        await asyncio.sleep(back_off_seconds(attempt))
+        await self._deliver(batch)
+
+    async def _read_checkpoint(self, command: ReadCheckpoint) -> None:
+        partition, epoch, attempt = command
+        await asyncio.sleep(back_off_seconds(attempt))
+        try:
+            log = await self._log(partition)
+            checkpoint = await self._sink.checkpoint(partition.topic, partition.number, log.identity)
+        except (StoreUnavailable, KafkaError, OSError) as error:
+            logger.warning(
+                "a checkpoint cannot be read", projection=self.projection.name, partition=str(partition), why=str(error)
+            )
+            self._carry_out(self._handover.checkpoint_failed(partition, epoch))
+            return
+        # Between the answer and the seek lies no await, so the assignment that the hand-over knows is the consumer's.
+        if self._topic_partition(partition) in self._consumer.assignment():
+            self._carry_out(self._handover.checkpoint_read(partition, epoch, checkpoint, log))
+
+    async def _log(self, partition: Partition) -> Log:
+        at = self._topic_partition(partition)
+        identities = await log_identities(self._settings.kafka_bootstrap, [at.topic])
+        starts = await self._consumer.beginning_offsets([at])
+        ends = await self._consumer.end_offsets([at])
+        return Log(identities[at.topic], starts[at], ends[at])
+
+    def _topic_partition(self, partition: Partition) -> TopicPartition:
+        return TopicPartition(self._settings.named(partition.topic), partition.number)
+
+    def _partition(self, topic_partition: TopicPartition) -> Partition:
+        return Partition(topic_partition.topic.removeprefix(self._settings.prefix), topic_partition.partition)
+
+
+class _Listener(ConsumerRebalanceListener):
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._reader.assign(map(self._reader._partition, assigned))
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        await self._reader.revoke(map(self._reader._partition, revoked))

@@ -1,0 +1,133 @@
+"""The seen ids of the partitions that this worker counts, shared by its projections, refilled from the log when one is taken over."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from agents.folding import counts, read_records
+from agents.handover import Partition
+from projections.counting import SeenIds
+
+logger = structlog.get_logger(__name__)
+
+Records = Sequence[Any]
+
+
+class LogReader:
+    """Reads a stretch of one partition, outside of any group."""
+
+    def __init__(self, partition: Partition, consumer: Any, topic_partition: Any) -> None:
+        self.partition = partition
+        self._consumer = consumer
+        self._at = topic_partition
+
+    async def time_at(self, offset: int) -> int | None:
+        """The append time in milliseconds of the first record at `offset` or after; None when there is none yet."""
+        async for records in self.read(offset, offset + 1, beyond=True):
+            return int(records[0].timestamp)
+        return None
+
+    async def offset_at(self, time_ms: int) -> int:
+        """The first offset recorded at `time_ms` or after; the end when there is none."""
+        found = (await self._consumer.offsets_for_times({self._at: max(0, time_ms)}))[self._at]
+        return int(found.offset if found else (await self._consumer.end_offsets([self._at]))[self._at])
+
+    async def read(self, from_offset: int, to_offset: int, *, beyond: bool = False) -> Any:
+        """Yields the records of [from_offset, to_offset), batch by batch; with `beyond` whatever comes first from there on."""
+        self._consumer.seek(self._at, from_offset)
+        end = (await self._consumer.end_offsets([self._at]))[self._at]
+        while (position := await self._consumer.position(self._at)) < (end if beyond else min(to_offset, end)):
+            records = (await self._consumer.getmany(self._at, timeout_ms=500)).get(self._at, [])
+            wanted = records if beyond else [record for record in records if record.offset < to_offset]
+            if wanted:
+                yield wanted
+            elif not records and await self._consumer.position(self._at) == position:
+                continue
+
+
+OpenLog = Callable[[Partition], AbstractAsyncContextManager[LogReader]]
+
+
+class SeenIdsOfWorker:
+    """One window a partition, held as long as any projection of this worker reads it."""
+
+    def __init__(self, once_within: dict[str, timedelta], partitions: dict[str, int], open_log: OpenLog) -> None:
+        self._once_within = once_within
+        self._partitions = partitions
+        self._open_log = open_log
+        self._shared: dict[Partition, SeenIds] = {}
+        self._own: dict[tuple[str, Partition], SeenIds] = {}
+        self._users: dict[Partition, set[str]] = {}
+        self._filling: dict[Partition, asyncio.Lock] = {}
+
+    def hold(self, projection: str, partition: Partition) -> None:
+        """`projection` reads the partition from now on."""
+        self._users.setdefault(partition, set()).add(projection)
+
+    def release(self, projection: str, partition: Partition) -> None:
+        """`projection` reads it no more; the last one takes the window with it."""
+        self._own.pop((projection, partition), None)
+        users = self._users.get(partition, set())
+        users.discard(projection)
+        if not users:
+            self._users.pop(partition, None)
+            self._shared.pop(partition, None)
+
+    async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds:
+        """The window that judges the partition from `from_offset` on.
+
+        Projections share it. One that lags by more than the window remembers has its own until it has caught up.
+        """
+        async with self._filling.setdefault(partition, asyncio.Lock()):
+            shared = self._shared.get(partition)
+            if shared is not None and shared.answers_from <= from_offset:
+                self._own.pop((projection, partition), None)
+                return await self._extended(shared, partition, from_offset)
+            own = self._own.get((projection, partition))
+            if own is not None and own.answers_from <= from_offset:
+                return await self._extended(own, partition, from_offset)
+            filled = await self._filled(partition, from_offset)
+            if shared is None:
+                self._shared[partition] = filled
+            else:
+                self._own[projection, partition] = filled
+            return filled
+
+    async def _filled(self, partition: Partition, from_offset: int) -> SeenIds:
+        began = time.monotonic()
+        once_within = self._once_within[partition.topic]
+        async with self._open_log(partition) as log:
+            first_ms = await log.time_at(from_offset)
+            start = from_offset
+            if first_ms is not None and from_offset > 0:
+                start = min(from_offset, await log.offset_at(first_ms - round(once_within.total_seconds() * 1_000)))
+            seen = SeenIds(once_within, start_offset=start)
+            await self._judge(seen, log, start, from_offset)
+        # What lies before was read only to remember its ids, and its own verdicts rest on too little.
+        seen.answers_from = from_offset
+        if from_offset > start:
+            logger.info(
+                "refilled the seen ids",
+                partition=str(partition),
+                records=from_offset - start,
+                ids=len(seen),
+                seconds=round(time.monotonic() - began, 3),
+            )
+        return seen
+
+    async def _extended(self, seen: SeenIds, partition: Partition, from_offset: int) -> SeenIds:
+        """`seen`, having judged everything before `from_offset`; nobody read that stretch through it."""
+        if seen.judged_to < from_offset:
+            async with self._open_log(partition) as log:
+                await self._judge(seen, log, seen.judged_to, from_offset)
+        return seen
+
+    async def _judge(self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int) -> None:
+        async for records in log.read(from_offset, to_offset):
+            for decoded, _ in read_records(records, log.partition, self._partitions[log.partition.topic]).decoded:
+                counts(seen, decoded)

@@ -1,0 +1,180 @@
+"""The Faust app, and an agent for each projection: the wiring.
+
+faust -A agents --loop uvloop worker --loglevel info
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import faust
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from elasticsearch import AsyncElasticsearch
+from mode import Service
+from redis.asyncio import Redis
+
+from agents.folding import Folding
+from agents.handover import Batch, Partition
+from agents.parking import Parking
+from agents.reader import Reader
+from agents.seen import LogReader, SeenIdsOfWorker
+from compose.connections import open_elasticsearch, open_postgres, open_redis
+from compose.settings import Settings, settings
+from compose.telemetry import start_logging
+from projections.all import PROJECTIONS
+from projections.projection import Projection
+from projections.sinks.elasticsearch import ElasticsearchSink
+from projections.sinks.memory import MemorySink
+from projections.sinks.postgres import PostgresSink
+from projections.sinks.redis import RedisSink
+from projections.sinks.sink import Sink, StoreUnavailable
+from schemas.streams import Streams, streams
+
+TICK_SECONDS = 1.0
+POSTGRES_CONNECTIONS = 16
+
+logger = structlog.get_logger(__name__)
+
+
+def new_app(settings: Settings) -> faust.App:
+    """Faust supervises and gives the commands; batches come from our own readers, so its one topic is for control alone."""
+    brokers = [f"kafka://{broker.strip()}" for broker in settings.kafka_bootstrap.split(",")]
+    return faust.App(
+        settings.named("agents"),
+        broker=brokers,
+        store="memory://",
+        topic_partitions=1,
+        topic_disable_leader=True,
+        broker_commit_every=1,
+        logging_config=None,
+    )
+
+
+app = new_app(settings())
+channels = {name: app.channel(maxsize=64) for name in streams().agents}
+control = app.topic(settings().named("agents-control"), partitions=1, internal=True, value_serializer="raw")
+readers: dict[str, Reader] = {}
+
+
+@app.agent(control)
+async def hear_control(messages: Any) -> None:
+    """A Faust app without an agent on a topic crashes in its conductor, so there is one; nothing is said on it yet."""
+    async for _ in messages:
+        logger.info("heard on the control topic")
+
+
+def agent_for(name: str, concurrency: int) -> None:
+    """An agent that takes the batches of one projection off its channel. One that raises is started again by Faust."""
+
+    async def fold(batches: Any) -> None:
+        async for batch in batches:
+            await readers[name].process(batch)
+
+    fold.__qualname__ = fold.__name__ = f"fold_{name}"
+    app.agent(channels[name], concurrency=concurrency, name=f"agents.fold_{name}")(fold)
+
+
+for _name, _spec in streams().agents.items():
+    agent_for(_name, _spec.concurrency)
+
+
+@app.service
+class Reading(Service):
+    """The readers of every projection, from the worker's start to its end."""
+
+    async def on_start(self) -> None:
+        start_logging(settings(), "worker")
+        self._open = AsyncExitStack()
+        pool = await self._open.enter_async_context(open_postgres(settings(), connections=POSTGRES_CONNECTIONS))
+        redis = await self._open.enter_async_context(open_redis(settings()))
+        elasticsearch = await self._open.enter_async_context(open_elasticsearch(settings()))
+        self._sinks = sinks(settings(), streams(), pool, redis, elasticsearch)
+        seen = seen_ids(settings(), streams())
+        for name, sink in self._sinks.items():
+            readers[name] = new_reader(PROJECTIONS[name], sink, pool, seen, channels[name])
+        self._reading = [asyncio.create_task(reader.run()) for reader in readers.values()]
+        for task in self._reading:
+            task.add_done_callback(self._ended)
+
+    async def on_stop(self) -> None:
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+        await self._open.aclose()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        # A reader ends only by cancellation; anything else is a bug, and the worker dies with it.
+        if not task.cancelled() and (error := task.exception()):
+            self.loop.call_soon(lambda: asyncio.ensure_future(self.crash(error)))
+
+    @Service.task
+    async def tick(self) -> None:
+        """Lets time pass in the sinks, once a second."""
+        while not self.should_stop:
+            for name, sink in self._sinks.items():
+                try:
+                    await sink.tick(datetime.now(UTC))
+                except StoreUnavailable as unavailable:
+                    logger.debug("no tick", projection=name, why=str(unavailable))
+            await self.sleep(TICK_SECONDS)
+
+
+def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWorker, channel: Any) -> Reader:
+    partitions = {name: topic.partitions for name, topic in streams().topics.items()}
+    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions)
+    counts = projection.counts_once
+
+    async def deliver(batch: Batch) -> None:
+        await channel.send(value=batch)
+
+    return Reader(
+        settings(),
+        projection,
+        sink,
+        fold=folding.fold,
+        deliver=deliver,
+        on_hold=seen.hold if counts else lambda name, partition: None,
+        on_release=seen.release if counts else lambda name, partition: None,
+    )
+
+
+def sinks(
+    settings: Settings, map_of_system: Streams, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
+) -> dict[str, Sink]:
+    """Each projection's sink, as `streams.yaml` has it."""
+    found: dict[str, Sink] = {}
+    for name, spec in map_of_system.projections.items():
+        projection = PROJECTIONS[name]
+        match spec.sink:
+            case "postgres":
+                found[name] = PostgresSink(pool, projection)
+            case "redis":
+                found[name] = RedisSink(redis, projection, settings.prefix, shards=spec.shards)
+            case "elasticsearch":
+                found[name] = ElasticsearchSink(elasticsearch, projection, settings.prefix)
+            case "memory":
+                found[name] = MemorySink(projection)
+    return found
+
+
+def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:
+    @asynccontextmanager
+    async def open_log(partition: Partition) -> AsyncIterator[LogReader]:
+        at = TopicPartition(settings.named(partition.topic), partition.number)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap, isolation_level="read_committed", auto_offset_reset="none"
+        )
+        await consumer.start()
+        try:
+            consumer.assign([at])
+            yield LogReader(partition, consumer, at)
+        finally:
+            await consumer.stop()
+
+    once_within = {name: topic.once_within for name, topic in map_of_system.topics.items() if topic.once_within}
+    return SeenIdsOfWorker(
+        once_within, {name: topic.partitions for name, topic in map_of_system.topics.items()}, open_log
+    )

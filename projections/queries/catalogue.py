@@ -1,0 +1,98 @@
+"""The catalogue as it is read: one film, several, or a page of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from projections.queries.active import active_table
+from projections.sinks.postgres import reaching_postgres
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A film that is not deleted. `hls_prefix` is where what plays lies; None until something does."""
+
+    video_id: str
+    content_type: str | None
+    title: str | None
+    description: str | None
+    show_title: str | None
+    season_number: int | None
+    episode_number: int | None
+    genre: str | None
+    release_year: int | None
+    rating: str | None
+    filename: str | None
+    size: int | None
+    media_type: str | None
+    source_key: str | None
+    source_etag: str | None
+    status: str
+    progress: float
+    error: str | None
+    hls_prefix: str | None
+    duration_seconds: float | None
+    width: int | None
+    height: int | None
+    variants: Sequence[dict[str, Any]]
+    thumbnail: str | None
+    storyboard: str | None
+    initiated_at: datetime | None
+    uploaded_at: datetime | None
+    completed_at: datetime | None
+
+
+DEFAULTS = {
+    "status": "coalesce(status, 'PENDING')",
+    "progress": "coalesce(progress, 0)",
+    "variants": "coalesce(variants, '[]')",
+}
+COLUMNS = ", ".join(
+    f"{DEFAULTS[name]} as {name}" if name in DEFAULTS else name for name in (f.name for f in fields(Video))
+)
+
+
+class Catalogue:
+    """Reads films from Postgres. Raises StoreUnavailable when it is down."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    async def find(self, video_id: str) -> Video | None:
+        """The film; None when there is none, or it was deleted."""
+        return (await self.find_many([video_id])).get(video_id)
+
+    async def find_many(self, video_ids: Iterable[str]) -> dict[str, Video]:
+        """Those films that are there, by their id."""
+        rows = await self._fetch("video_id = any($1::text[]) and deleted_at is null", list(video_ids))
+        return {video.video_id: video for video in rows}
+
+    async def is_deleted(self, video_id: str) -> bool:
+        """Whether the film was there once and is gone for good."""
+        table = active_table("catalogue", "videos")
+        with reaching_postgres():
+            return bool(
+                await self._pool.fetchval(f"select deleted_at is not null from {table} where video_id = $1", video_id)
+            )
+
+    async def page(
+        self, *, content_type: str | None = None, genre: str | None = None, limit: int, offset: int
+    ) -> tuple[int, list[Video]]:
+        """How many films are there, and a page of them, the newest first. A film is there once its bytes are."""
+        where = """
+            uploaded_at is not null and deleted_at is null
+            and ($1::text is null or content_type = $1) and ($2::text is null or genre = $2)
+        """
+        table = active_table("catalogue", "videos")
+        with reaching_postgres():
+            total = await self._pool.fetchval(f"select count(*) from {table} where {where}", content_type, genre)
+        newest = "order by uploaded_at desc, video_id limit $3 offset $4"
+        return total, await self._fetch(f"{where} {newest}", content_type, genre, limit, offset)
+
+    async def _fetch(self, where: str, *arguments: object) -> list[Video]:
+        with reaching_postgres():
+            rows = await self._pool.fetch(
+                f"select {COLUMNS} from {active_table('catalogue', 'videos')} where {where}", *arguments
+            )
+        return [Video(**row) for row in rows]

@@ -1,0 +1,74 @@
+"""The sink in memory: the contract in its plainest form, for tests and for what-if questions."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from projections.changes import Change, Increment, Remove, Upsert, Values
+from projections.projection import Projection
+from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity
+from schemas.log import Place
+
+Key = tuple[tuple[str, Any], ...]
+
+
+class MemorySink:
+    """A projection's rows in dicts. No await lies between its first write and the checkpoint's, so a step is whole or was not."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._tables: dict[str, dict[Key, dict[str, Any]]] = {}
+        self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
+
+    async def prepare(self) -> None:
+        """There is nothing to make."""
+
+    async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
+        return self._checkpoints.setdefault((topic, partition), Checkpoint(Place(topic, partition, 0), log))
+
+    async def apply(
+        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+    ) -> None:
+        at = expected.topic, expected.partition
+        current = self._checkpoints.get(at)
+        if current is None or current.place != expected:
+            raise CheckpointMoved(self._projection.name, expected)
+        for change in changes:
+            self._write(change)
+        self._checkpoints[at] = current._replace(place=expected._replace(offset=next_offset))
+
+    async def tick(self, now: datetime) -> None:
+        """Nothing rolls by itself here."""
+
+    async def drop(self) -> None:
+        self._tables.clear()
+        self._checkpoints.clear()
+
+    def rows(self, table: str) -> list[Mapping[str, Any]]:
+        """Every row of `table`, key columns included, in the order of their keys."""
+        found = self._tables.get(table, {})
+        return [dict(key) | found[key] for key in sorted(found, key=str)]
+
+    def _write(self, change: Change) -> None:
+        rows = self._tables.setdefault(change.table, {})
+        if isinstance(change, Remove):
+            for key in [key for key in rows if change.key.items() <= dict(key).items()]:
+                del rows[key]
+            return
+        row = rows.setdefault(_key(change.key), {})
+        if isinstance(change, Increment):
+            row[change.column] = row.get(change.column, 0) + change.by
+        elif _is_newer(change, row):
+            row.update(change.values)
+
+
+def _key(key: Values) -> Key:
+    return tuple(sorted(key.items()))
+
+
+def _is_newer(change: Upsert, row: Mapping[str, Any]) -> bool:
+    """Whether the row has nothing in the register yet, or nothing greater."""
+    if change.newest_by is None or row.get(change.newest_by) is None:
+        return True
+    newer: bool = row[change.newest_by] <= change.values[change.newest_by]
+    return newer

@@ -1,0 +1,202 @@
+"""The sink in Postgres: one transaction a batch, the checkpoint first."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from projections.changes import Change, Increment, Upsert
+from projections.projection import Projection
+from projections.sinks.rows import Shape, Statement, statements
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, StoreUnavailable
+from schemas.log import Place
+
+TABLES = Path(__file__).parent / "sql"
+APPLY_SECONDS = 30.0
+
+# Heard by who waits for a write: "projection topic partition next_offset", once the transaction is committed.
+MOVE_CHECKPOINT = """
+with moved as (
+    update checkpoints set next_offset = $1, updated_at = now()
+    where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
+    returning 1
+)
+select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)) from moved
+"""
+BEGIN_CHECKPOINT = """
+insert into checkpoints (projection, version, topic, partition, next_offset, cluster_id, topic_id, partitions)
+values ($1, $2, $3, $4, 0, $5, $6, $7) on conflict do nothing
+"""
+READ_CHECKPOINT = """
+select next_offset, cluster_id, topic_id, partitions from checkpoints
+where projection = $1 and version = $2 and topic = $3 and partition = $4
+"""
+COLUMN_TYPES = """
+select c.relname as table_name, a.attname as column_name, format_type(a.atttypid, a.atttypmod) as type
+from pg_attribute a join pg_class c on c.oid = a.attrelid
+where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
+"""
+
+PASSING = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+@contextmanager
+def reaching_postgres() -> Iterator[None]:
+    """Raises StoreUnavailable for whatever may pass by waiting; other errors of the server go through."""
+    try:
+        yield
+    except PASSING as error:
+        raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
+    except asyncpg.UndefinedTableError as error:
+        raise StoreUnavailable("postgres", f"{error}: provisioning or a worker makes it") from error
+    except asyncpg.InterfaceError as error:
+        # A client-side DataError is a bad value; every other one says that the connection is closed or lost.
+        if isinstance(error, asyncpg.DataError | ValueError):
+            raise
+        raise StoreUnavailable("postgres", str(error)) from error
+
+
+class PostgresSink:
+    """A projection's tables in Postgres: `{table}_v{version}`, in the schema that the pool's connections look in."""
+
+    def __init__(self, pool: Any, projection: Projection) -> None:
+        self._pool = pool
+        self._projection = projection
+        self._types: Mapping[tuple[str, str], str] = {}
+
+    async def prepare(self) -> None:
+        sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
+        with reaching_postgres():
+            async with self._pool.acquire() as connection, connection.transaction():
+                # Two workers that start together: `create if not exists` alone would let one of them fail.
+                await connection.execute(
+                    "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))", self._projection.name
+                )
+                await connection.execute(sql)
+            await self._learn_types()
+
+    async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
+        name, version = self._projection.name, self._projection.version
+        with reaching_postgres():
+            async with self._pool.acquire() as connection:
+                await connection.execute(BEGIN_CHECKPOINT, name, version, topic, partition, *log)
+                row = await connection.fetchrow(READ_CHECKPOINT, name, version, topic, partition)
+        next_offset, *identity = row
+        return Checkpoint(Place(topic, partition, next_offset), LogIdentity(*identity))
+
+    async def apply(
+        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+    ) -> None:
+        """Write `changes` and move the checkpoint from `expected` to `next_offset`, in one transaction of any size."""
+        with self._refusing(changes), reaching_postgres():
+            if not self._types:
+                await self._learn_types()
+            async with self._pool.acquire() as connection, connection.transaction():
+                # The checkpoint first: its row lock turns a stale worker away before it writes.
+                moved = await connection.fetch(
+                    MOVE_CHECKPOINT,
+                    next_offset,
+                    self._projection.name,
+                    self._projection.version,
+                    *expected,
+                    timeout=APPLY_SECONDS,
+                )
+                if not moved:
+                    raise CheckpointMoved(self._projection.name, expected)
+                for statement in statements(changes):
+                    await connection.execute(
+                        self._sql(statement.shape), *self._arrays(statement), timeout=APPLY_SECONDS
+                    )
+
+    async def tick(self, now: datetime) -> None:
+        """Nothing rolls by itself here."""
+
+    async def drop(self) -> None:
+        name, version = self._projection.name, self._projection.version
+        with reaching_postgres():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    "delete from checkpoints where projection = $1 and version = $2", name, version
+                )
+                for table in tables_of(name):
+                    await connection.execute(f"drop table if exists {table}_v{version}")
+
+    async def _learn_types(self) -> None:
+        rows = await self._pool.fetch(COLUMN_TYPES)
+        self._types = {(row["table_name"], row["column_name"]): row["type"] for row in rows}
+
+    def _sql(self, shape: Shape) -> str:
+        table = f"{shape.table}_v{self._projection.version}"
+        names = (*shape.key_columns, *shape.columns)
+        return _statement(shape, table, tuple(self._types[table, name] for name in names))
+
+    def _arrays(self, statement: Statement) -> list[list[Any]]:
+        """The rows as one array a column; JSON goes as text, since asyncpg takes a list in an array for one more dimension."""
+        shape, rows = statement
+        table = f"{shape.table}_v{self._projection.version}"
+        columns = list(zip(*((*key, *values) for key, values in rows), strict=True))
+        arrays: list[list[Any]] = []
+        for name, column in zip((*shape.key_columns, *shape.columns), columns, strict=True):
+            if self._types[table, name] == "jsonb":
+                arrays.append([None if value is None else orjson.dumps(value).decode() for value in column])
+            else:
+                arrays.append(list(column))
+        return arrays
+
+    @contextmanager
+    def _refusing(self, changes: Sequence[Change]) -> Iterator[None]:
+        try:
+            yield
+        except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
+            raise ChangeRefused(self._projection.name, changes, str(error)) from error
+
+
+def tables_of(projection: str) -> list[str]:
+    """The tables that a projection's SQL creates, without their version."""
+    return re.findall(r"create table if not exists (\w+)_v{version}", (TABLES / f"{projection}.sql").read_text())
+
+
+@cache
+def _statement(shape: Shape, table: str, types: tuple[str, ...]) -> str:
+    names = (*shape.key_columns, *shape.columns)
+    quoted = ", ".join(f'"{name}"' for name in names)
+    arrays = ", ".join(f"${i}::{'text' if type_ == 'jsonb' else type_}[]" for i, type_ in enumerate(types, start=1))
+    row = f"unnest({arrays}) as r({quoted})"
+    keys = ", ".join(f'"{name}"' for name in shape.key_columns)
+    if shape.kind is Increment:
+        counter = f'"{shape.columns[0]}"'
+        insert = f"insert into {table} as t ({quoted}) select * from {row}"
+        return f"{insert} on conflict ({keys}) do update set {counter} = t.{counter} + excluded.{counter}"
+    if shape.kind is Upsert:
+        selected = ", ".join(
+            f'r."{name}"::jsonb' if type_ == "jsonb" else f'r."{name}"'
+            for name, type_ in zip(names, types, strict=True)
+        )
+        insert = f"insert into {table} as t ({quoted}) select {selected} from {row} on conflict ({keys}) do"
+        if not shape.columns:
+            return f"{insert} nothing"
+        updates = ", ".join(f'"{name}" = excluded."{name}"' for name in shape.columns)
+        newest = (
+            f' where t."{shape.newest_by}" is null or t."{shape.newest_by}" <= excluded."{shape.newest_by}"'
+            if shape.newest_by
+            else ""
+        )
+        return f"{insert} update set {updates}{newest}"
+    matching = " and ".join(f't."{name}" = r."{name}"' for name in shape.key_columns)
+    return f"delete from {table} as t using {row} where {matching}"

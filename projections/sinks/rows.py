@@ -1,0 +1,70 @@
+"""Many changes to few statements: what a batch means for each row, in the order of the log."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from projections.changes import Change, Increment, Remove, Upsert
+
+Key = tuple[Any, ...]
+
+
+class Shape(NamedTuple):
+    """What changes that can share a statement have in common."""
+
+    kind: type[Change]
+    table: str
+    key_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+    newest_by: str | None
+
+
+class Statement(NamedTuple):
+    """One shape with its rows: by key, the values of its columns. Sorted by key, so that two workers lock rows in one order."""
+
+    shape: Shape
+    rows: Sequence[tuple[Key, tuple[Any, ...]]]
+
+
+def shape_of(change: Change) -> Shape:
+    if isinstance(change, Increment):
+        return Shape(Increment, change.table, tuple(change.key), (change.column,), None)
+    if isinstance(change, Upsert):
+        return Shape(Upsert, change.table, tuple(change.key), tuple(change.values), change.newest_by)
+    return Shape(Remove, change.table, tuple(change.key), (), None)
+
+
+def statements(changes: Iterable[Change]) -> Iterator[Statement]:
+    """The statements that, one after the other, do what the changes do one by one.
+
+    Changes of one shape share a statement, unless another change to the same row lies between them; a Remove parts what comes before it
+    from what comes after, since its key may stand for many rows.
+    """
+    groups: list[tuple[Shape, dict[Key, tuple[Any, ...]]]] = []
+    latest: dict[tuple[str, Key], int] = {}
+    by_shape: dict[Shape, int] = {}
+    floor = 0
+    for change in changes:
+        shape, key = shape_of(change), tuple(change.key.values())
+        at = by_shape.get(shape, -1)
+        if at < max(floor, latest.get((change.table, key), 0)):
+            at = by_shape[shape] = len(groups)
+            groups.append((shape, {}))
+        latest[change.table, key] = at
+        if isinstance(change, Remove):
+            floor = len(groups)
+        _reduce(groups[at][1], key, change)
+    for shape, rows in groups:
+        yield Statement(shape, sorted(rows.items(), key=lambda row: tuple(map(str, row[0]))))
+
+
+def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Change) -> None:
+    if isinstance(change, Increment):
+        rows[key] = (rows.get(key, (0,))[0] + change.by,)
+    elif isinstance(change, Remove):
+        rows[key] = ()
+    elif key not in rows or change.newest_by is None:
+        rows[key] = tuple(change.values.values())
+    else:
+        register = tuple(change.values).index(change.newest_by)
+        if rows[key][register] <= change.values[change.newest_by]:
+            rows[key] = tuple(change.values.values())

@@ -1,0 +1,36 @@
+create table if not exists videos_v{version} (
+    video_id text primary key,
+    content_type text,
+    title text,
+    description text,
+    show_title text,
+    season_number integer,
+    episode_number integer,
+    genre text,
+    release_year integer,
+    rating text,
+    filename text,
+    size bigint,
+    media_type text,
+    source_key text,
+    source_etag text,
+    initiated_at timestamptz,
+    uploaded_at timestamptz,
+    stage bigint,
+    status text,
+    progress double precision,
+    error text,
+    hls_prefix text,
+    duration_seconds double precision,
+    width integer,
+    height integer,
+    variants jsonb,
+    thumbnail text,
+    storyboard text,
+    passport jsonb,
+    completed_at timestamptz,
+    deleted_at timestamptz
+);
+create index if not exists videos_v{version}_newest on videos_v{version} (uploaded_at desc, video_id) where deleted_at is null;
+create index if not exists videos_v{version}_waiting on videos_v{version} (uploaded_at)
+    where status in ('PENDING', 'PROCESSING') and deleted_at is null;
