@@ -1,5 +1,7 @@
 """How far a projection in Redis is, for those who wait for their own event."""
 
+from typing import Any
+
 from redis.asyncio import Redis
 
 from projections.queries.active import active_shards
@@ -20,5 +22,6 @@ class RedisCheckpoints:
     async def next_offset(self, topic: str, partition: int) -> int:
         """The first offset that is not folded yet; 0 before a worker has begun. Raises StoreUnavailable."""
         with reaching_redis():
-            found = [await self._redis.hget(keys.checkpoints, f"{topic}/{partition}") for keys in self._shards]
-        return min(int(offset or 0) for offset in found)
+            found: list[Any] = [await self._redis.hget(keys.checkpoints, f"{topic}/{partition}") for keys in self._shards]
+        # A batch on its way reads as `100>5100 3`.
+        return min(int(value.partition(b">")[0]) if value else 0 for value in found)

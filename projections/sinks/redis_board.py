@@ -6,6 +6,7 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Increment, Upsert
 from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_layout import Limits, Move, Refused, Rows
 from projections.sinks.redis_rolling import roll
 from projections.sinks.redis_scripts import Script
-from projections.sinks.redis_steps import Limits, Move, Refused, Rows
 from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
 
 COUNT = Script(Path(__file__).parent / "lua" / "count.lua")
@@ -55,9 +56,8 @@ class Board:
         """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
         while True:
             edges = self._edges
-            keys, step = _summed(rows, edges, self._keys)
-            place = (move.place, move.expected, move.next_offset, " ".join(map(str, edges)))
-            answer = await COUNT.run(self._redis, keys, [*place, move.channel, move.message, orjson.dumps(step)])
+            keys, step = _summed(rows, edges, self._keys, move.place)
+            answer = await COUNT.run(self._redis, keys, [*move, " ".join(map(str, edges)), orjson.dumps(step)])
             match answer[0]:
                 case b"edges":
                     self._edges = tuple(map(int, answer[1:]))
@@ -69,11 +69,24 @@ class Board:
                 case result:
                     return bool(result == b"applied")
 
+    def keys(self, rows: Rows) -> dict[str, str]:
+        names, step = _summed(rows, self._edges, self._keys, "")
+        indexes = [self._keys.buckets(span.name) for span in SPANS]
+        return (
+            {self._keys.deleted: "set"}
+            | {self._keys.top(name): "zset" for name in NAMES}
+            | dict.fromkeys(indexes + [names[bucket[0] - 1] for bucket in step["buckets"]], "hash")
+        )
+
+    def concerned(self, key: str) -> Callable[[Change], bool]:
+        """A key of the board is in the way of all."""
+        return lambda change: True
+
     async def tick(self, now: datetime) -> None:
         await roll(self._redis, self._keys, now, self._limits)
 
 
-def _summed(rows: Rows, edges: Edges, keys: Keys) -> tuple[list[str], dict[str, Any]]:
+def _summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str], dict[str, Any]]:
     """The script's keys, and the step as it takes it: what adds up the same minutes shares one list of sums."""
     by_minute: dict[int, dict[str, int]] = defaultdict(dict)
     deleted = []
@@ -110,7 +123,7 @@ def _summed(rows: Rows, edges: Edges, keys: Keys) -> tuple[list[str], dict[str, 
             number = numbers[tuple(minutes)] = len(sums)
         return number
 
-    names = [keys.checkpoints, keys.state, keys.deleted, *map(keys.top, NAMES)]
+    names = [keys.checkpoints, keys.state, keys.journal(place), keys.deleted, *map(keys.top, NAMES)]
     indexes = {span.name: len(names) + i for i, span in enumerate(SPANS, start=1)}
     names += (keys.buckets(span.name) for span in SPANS)
     written = []

@@ -23,8 +23,12 @@ class Keys(NamedTuple):
 
     @property
     def checkpoints(self) -> str:
-        """A hash: `topic/partition` to the next offset, `topic/partition:log` to the log's identity."""
+        """A hash: `topic/partition` to the next offset (`redis_shard`), `topic/partition:log` to the log's identity."""
         return self.root + "checkpoints"
+
+    def journal(self, place: str) -> str:
+        """A list: what is left to write of a batch on this `topic/partition`."""
+        return f"{self.root}journal:{place}"
 
     @property
     def state(self) -> str:

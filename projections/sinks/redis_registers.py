@@ -1,5 +1,6 @@
 """Resume positions in Redis: a hash a viewer and film, in it the registers of each session."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Upsert
 from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_layout import Limits, Move, Refused, Rows
 from projections.sinks.redis_scripts import Script
-from projections.sinks.redis_steps import Limits, Move, Refused, Rows
 
 MERGE = Script(Path(__file__).parent / "lua" / "merge.lua")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,19 +50,22 @@ class Registers:
         names = list(keys)
         answer = await MERGE.run(
             self._redis,
-            [self._keys.checkpoints, self._keys.state, *names],
-            [move.place, move.expected, move.next_offset, move.channel, move.message, *registers],
+            [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place), *names],
+            [*move, *registers],
         )
         if answer[0] == b"refused":
             refused = names[answer[1] - 1]
-            raise Refused(f"{refused}: {answer[2].decode()}", lambda change: self._key_of(change) == refused)
+            raise Refused(f"{refused}: {answer[2].decode()}", self.concerned(refused))
         return bool(answer[0] == b"applied")
 
     async def tick(self, now: datetime) -> None:
         """A position does not age."""
 
-    def _key_of(self, change: Change) -> str:
-        return self._keys.position(change.key["viewer_id"], change.key["video_id"])
+    def keys(self, rows: Rows) -> dict[str, str]:
+        return {self._keys.position(viewer_id, video_id): "hash" for viewer_id, video_id, _ in rows}
+
+    def concerned(self, key: str) -> Callable[[Change], bool]:
+        return lambda change: self._keys.position(change.key["viewer_id"], change.key["video_id"]) == key
 
 
 def _register(change: Change) -> Upsert:

@@ -12,9 +12,9 @@ import orjson
 from redis.asyncio import Redis
 
 from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_layout import Limits, Refused
 from projections.sinks.redis_packing import bucket_of, pack, pack_closed, read_still
 from projections.sinks.redis_scripts import Script
-from projections.sinks.redis_steps import Limits, Refused
 from projections.sinks.redis_windows import EPOCH, SPANS, Rolling, Span
 
 FOLDER = Path(__file__).parent / "lua"

@@ -70,9 +70,8 @@ class Sink(Protocol):
 
         Raises CheckpointMoved, with nothing written, when it is not at `expected`; ChangeRefused, with nothing moved.
 
-        `offsets` tells the offset of the event behind each change, ascending. A sink whose steps must be short (a Redis script holds up
-        everybody) cuts the batch between two offsets, into steps that each move the checkpoint; after a failure it stands at one of the
-        cuts. A sink that takes any batch in one step has no use for them; without them every batch is one step.
+        `offsets` tells the offset of the event behind each change, ascending. A sink whose state lies in several shards, each with its
+        own checkpoint, needs them to go on after a worker died between two of them; others have no use for them.
         """
 
     async def tick(self, now: datetime) -> None:

@@ -19,7 +19,7 @@ from projections.changes import Change, Increment, Upsert
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.queries.leaderboard import Leaderboard
 from projections.sinks.redis import RedisSink
-from projections.sinks.redis_steps import Limits
+from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import CheckpointMoved, LogIdentity, StoreUnavailable
 
 pytestmark = pytest.mark.usefixtures("redis")

@@ -2,15 +2,15 @@
 -- Counts one step of views and moves the checkpoint, or does neither. Whatever can fail (another worker, other edges, a key of a wrong
 -- type, a lost member) fails while reading; after the first write nothing can.
 --
--- KEYS: checkpoints, state, deleted, a sorted set for each window, then the keys that `buckets` refers to.
--- ARGV: topic/partition, expected offset, next offset, edges, channel, message, the step as JSON:
+-- KEYS: checkpoints, state, journal, deleted, a sorted set for each window, then the keys that `buckets` refers to.
+-- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, edges, the step as JSON:
 --   windows   their names, in the order of their keys
 --   sums      lists of {ids, views of each}
 --   tops      for each window the number of its sums, 0 for none
 --   buckets   lists of {number of its key, number of its index's key, field in the index, number of its sums, their total}
 --   deleted   ids
-local checkpoints, state, deleted = KEYS[1], KEYS[2], KEYS[3]
-local place, expected, next_offset, edges, channel, message = unpack(ARGV, 1, 6)
+local checkpoints, state, journal, deleted = unpack(KEYS, 1, 4)
+local place, expected, next_value, channel, message, edges = unpack(ARGV, 1, 6)
 local step = cjson.decode(ARGV[7])
 local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
 
@@ -35,6 +35,10 @@ if table.concat(held, " ") ~= edges then
 end
 
 local writes = {}
+if string.find(expected, ">", 1, true) then
+  redis.call("LLEN", journal) -- fails on a wrong type
+  writes[1] = { "LPOP", journal }
+end
 
 local function summed(command, key, found, sums, number_first)
   local ids, views = unpack(sums)
@@ -59,7 +63,7 @@ end
 local members = field_of_each_window("members:", #step.windows)
 local members_write = { "HSET", state }
 for i = 1, #step.windows do
-  local key, count = KEYS[3 + i], tonumber(members[i])
+  local key, count = KEYS[4 + i], tonumber(members[i])
   local there = redis.call("ZCARD", key)
   if there ~= count then
     return { "lost", key, there, count }
@@ -89,7 +93,7 @@ if #step.deleted > 0 then
   writes[#writes + 1] = { "SADD", deleted, unpack(step.deleted) }
 end
 
-writes[#writes + 1] = { "HSET", checkpoints, place, next_offset }
+writes[#writes + 1] = { "HSET", checkpoints, place, next_value }
 for _, write in ipairs(writes) do
   redis.call(unpack(write))
 end

@@ -2,11 +2,11 @@
 -- Merges registers, in each of which the greatest moment wins, and moves the checkpoint, or does neither. Whatever can fail fails while
 -- reading.
 --
--- KEYS: checkpoints, state, then the hashes.
--- ARGV: topic/partition, expected offset, next offset, channel, message, then for each register: number of its key from 1, field, moment, value.
+-- KEYS: checkpoints, state, journal, then the hashes.
+-- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, then for each register: number of its key from 1, field, moment, value.
 -- A register is kept as `moment value`; the moment is in microseconds since 1970, which a Lua number holds exactly.
-local checkpoints, state = KEYS[1], KEYS[2]
-local place, expected, next_offset, channel, message = unpack(ARGV, 1, 5)
+local checkpoints, state, journal = unpack(KEYS, 1, 3)
+local place, expected, next_value, channel, message = unpack(ARGV, 1, 5)
 
 if redis.call("HGET", checkpoints, place) ~= expected then
   return { "moved" }
@@ -16,8 +16,12 @@ if redis.call("HEXISTS", state, "epoch") == 0 then
 end
 
 local writes = {}
+if string.find(expected, ">", 1, true) then
+  redis.call("LLEN", journal) -- fails on a wrong type
+  writes[1] = { "LPOP", journal }
+end
 for i = 6, #ARGV, 4 do
-  local key, field, moment, value = KEYS[2 + ARGV[i]], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local key, field, moment, value = KEYS[3 + ARGV[i]], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local kept = redis.pcall("HGET", key, field)
   if type(kept) == "table" and kept.err then
     return { "refused", tonumber(ARGV[i]), kept.err }
@@ -30,7 +34,7 @@ end
 for _, write in ipairs(writes) do
   redis.call(unpack(write))
 end
-redis.call("HSET", checkpoints, place, next_offset)
+redis.call("HSET", checkpoints, place, next_value)
 if message ~= "" then
   redis.pcall("PUBLISH", channel, message)
 end

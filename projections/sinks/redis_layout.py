@@ -1,0 +1,61 @@
+"""What the two layouts in Redis have in common: changes merged into rows, rows written by a script together with a checkpoint's move."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from projections.changes import Change
+
+Rows = dict[Any, Any]
+"""Distinct rows, a tuple of plain values to plain values, so that JSON can hold them."""
+
+
+class Limits(NamedTuple):
+    """How much one call may do: about 10 ms of Redis, as it holds up everybody else. Tests make them small."""
+
+    rows: int = 350  # a film's minute is written to six windows and three buckets at most, a register to one hash
+    leaving: int = 500  # films that leave a window
+    worth_packing: int = 64  # films in a closed bucket; Redis itself packs a smaller hash
+
+
+class Move(NamedTuple):
+    """A checkpoint's move from one value to the next; `message` is published on `channel` once it is done, if there is one."""
+
+    place: str
+    expected: str
+    next: str
+    channel: str = ""
+    message: str = ""
+
+
+class Refused(Exception):
+    """A key of a wrong type is in the way, or a part of the state is lost; `concerns` tells which changes meet it."""
+
+    def __init__(self, why: str, concerns: Callable[[Change], bool] = lambda _: True) -> None:
+        super().__init__(why)
+        self.concerns = concerns
+
+
+class Layout(Protocol):
+    """How one projection's state lies in one shard."""
+
+    def identity(self, change: Change) -> str:
+        """The id by which the state is sharded. Raises Refused for a change that has no place here."""
+
+    def merge(self, rows: Rows, change: Change) -> None:
+        """Add `change` to `rows`, so that a script writes each row once. Raises Refused like `identity`."""
+
+    def keys(self, rows: Rows) -> dict[str, str]:
+        """Every key that `rows` are written to, and its type."""
+
+    def concerned(self, key: str) -> Callable[[Change], bool]:
+        """Which changes meet this key."""
+
+    async def write(self, rows: Rows, move: Move) -> bool:
+        """Write and move in one step; False, with nothing written, when the checkpoint is not where it is expected. Raises Refused."""
+
+    def beginning(self) -> dict[str, int]:
+        """The fields that the state begins with."""
+
+    async def tick(self, now: datetime) -> None:
+        """Let time pass. Raises Refused."""

@@ -1,0 +1,124 @@
+"""One shard in Redis: its checkpoints, and how a batch of any size is written in short calls and yet in one step.
+
+A batch of more rows than one call may write is written down first, piece by piece in a list, the *journal*; the same call moves the
+checkpoint from `100` to `100>5100 3`: on its way from 100 to 5100, three pieces left. Each further call writes a piece, drops it from the
+journal and counts down; the last one moves the checkpoint to `5100`. From the first of these calls the batch is applied as surely as if
+it were written: whoever next asks for the checkpoint writes what is left.
+"""
+
+import secrets
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_layout import Layout, Move, Refused, Rows
+from projections.sinks.redis_scripts import Script
+
+FOLDER = Path(__file__).parent / "lua"
+BEGIN, CHECKPOINT, PREPARE, SWEEP, TYPES = (
+    Script(FOLDER / f"{name}.lua") for name in ("begin", "checkpoint", "prepare", "sweep", "types")
+)
+SWEPT_AT_ONCE = CHECKED_AT_ONCE = 500
+
+
+class Shard:
+    """Raises Refused, and what redis-py raises."""
+
+    def __init__(self, redis: Redis, keys: Keys, layout: Layout, most_rows: int) -> None:
+        self.layout = layout
+        self._redis = redis
+        self._keys = keys
+        self._most_rows = most_rows
+
+    async def prepare(self) -> None:
+        """Begin the state where there is none; what a drop that was cut short has left behind goes first."""
+        if await self._redis.hexists(self._keys.state, "epoch"):
+            return
+        await self._sweep()
+        beginning = {"epoch": secrets.token_hex(8), **self.layout.beginning()}
+        await PREPARE.run(self._redis, [self._keys.state], [str(word) for item in beginning.items() for word in item])
+
+    async def checkpoint(self, place: str, log: str) -> tuple[int, bytes]:
+        """The next offset and the log that it speaks of, set at 0 of `log` when there is none."""
+        while not (
+            found := await CHECKPOINT.run(self._redis, [self._keys.checkpoints, self._keys.state], [place, log])
+        ):
+            await self.prepare()
+        value, written_log = found
+        if b">" in value:
+            await self._complete(place)
+            return await self.checkpoint(place, log)
+        return int(value), written_log
+
+    async def next_offset(self, place: str) -> int | None:
+        """The next offset, None when there is no checkpoint or a batch is on its way."""
+        value = await self._redis.hget(self._keys.checkpoints, place)
+        return int(value) if value is not None and value.isdigit() else None
+
+    async def apply(self, rows: Rows, move: Move) -> bool:
+        """Write all rows and move; False, with nothing written, when the checkpoint is not where it is expected."""
+        if len(rows) <= self._most_rows:
+            return await self.layout.write(rows, move)
+        items = iter(rows.items())
+        pieces = list(iter(lambda: list(islice(items, self._most_rows)), []))
+        await self._check_types(rows)
+        names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
+        if not await BEGIN.run(self._redis, names, [*move[:3], *(orjson.dumps(piece) for piece in pieces)]):
+            return False
+        at = _on_its_way(move.expected, move.next, len(pieces))
+        for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
+            step = move._replace(expected=at, next=_on_its_way(move.expected, move.next, left))
+            if not await self.layout.write(dict(piece), step if left == 0 else step._replace(message="")):
+                await self._complete(move.place)
+                break
+            at = step.next
+        return True
+
+    async def drop(self) -> None:
+        """Remove everything."""
+        # In one step, so that no checkpoint outlives its state; state without `epoch` counts for nothing.
+        await self._redis.unlink(self._keys.state, self._keys.checkpoints)
+        await self._sweep()
+
+    async def _complete(self, place: str) -> None:
+        """Write what is left of a batch, while others may be at it too."""
+        names = self._keys.checkpoints, self._keys.journal(place)
+        while True:
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hget(names[0], place)
+                pipeline.lindex(names[1], 0)
+                value, piece = await pipeline.execute()
+            if value is None or b">" not in value:
+                return
+            way, _, left = value.decode().partition(" ")
+            expected, _, next_offset = way.partition(">")
+            step = Move(place, value.decode(), _on_its_way(expected, next_offset, int(left) - 1))
+            await self.layout.write(_rows(orjson.loads(piece)), step)
+
+    async def _check_types(self, rows: Rows) -> None:
+        """Refuse a batch as a whole: once it is begun it is applied, and a key of a wrong type would be in the way for ever."""
+        types = list(self.layout.keys(rows).items())
+        for first in range(0, len(types), CHECKED_AT_ONCE):
+            names, expected = zip(*types[first : first + CHECKED_AT_ONCE], strict=True)
+            if wrong := await TYPES.run(self._redis, names, expected):
+                key = names[wrong - 1]
+                raise Refused(f"{key} is no {expected[wrong - 1]}", self.layout.concerned(key))
+
+    async def _sweep(self) -> None:
+        found = [key async for key in self._redis.scan_iter(match=f"{self._keys.root}*", count=SWEPT_AT_ONCE)]
+        for first in range(0, len(found), SWEPT_AT_ONCE):
+            keys = [self._keys.state, *found[first : first + SWEPT_AT_ONCE]]
+            if not await SWEEP.run(self._redis, keys, []):
+                return
+
+
+def _on_its_way(expected: str, next_offset: str, left: int) -> str:
+    return f"{expected}>{next_offset} {left}" if left else next_offset
+
+
+def _rows(items: list[Any]) -> Rows:
+    return {tuple(key): value for key, value in items}
