@@ -1,0 +1,1 @@
+"""The HTTP side: takes writes, answers queries, serves films."""

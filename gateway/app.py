@@ -1,0 +1,112 @@
+"""The wiring: the application, one `cleanup_ctx` a resource, the middlewares."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from aiohttp import web
+from uuid_utils import uuid7
+
+from compose.connections import open_elasticsearch, open_postgres, open_redis
+from compose.log import open_log
+from compose.settings import Settings
+from compose.storage import open_storage
+from gateway.freshness import open_freshness
+from gateway.health import measure
+from gateway.keys import (
+    CATALOGUE,
+    ELASTICSEARCH,
+    FRESHNESS,
+    LEADERBOARD,
+    LOG,
+    POSITIONS,
+    POSTGRES,
+    REDIS,
+    RESUME,
+    SEARCH,
+    SETTINGS,
+    STATISTICS,
+    STORAGE,
+    TOP_STREAMS,
+    VIEWERS,
+)
+from gateway.leaderboard import TopStreams
+from gateway.problems import Handler, problems
+from gateway.routes import routes
+from gateway.viewers import Viewers, cookies
+from projections.queries.catalogue import Catalogue
+from projections.queries.leaderboard import Leaderboard
+from projections.queries.positions import Positions
+from projections.queries.resume import Resume
+from projections.queries.search import Search
+from projections.queries.statistics import Statistics
+
+SOURCE = "/gateway"
+
+
+def build_app(settings: Settings) -> web.Application:
+    """The gateway on the servers of `settings`. Opening connects to nothing, so a server that is down stops no start."""
+    app = web.Application(middlewares=[measure, identify, cookies, problems], client_max_size=2**63 - 1)
+    app[SETTINGS] = settings
+    app.add_routes(routes())
+    app.cleanup_ctx.extend(
+        [
+            resource(POSTGRES, lambda: open_postgres(settings)),
+            resource(REDIS, lambda: open_redis(settings)),
+            resource(ELASTICSEARCH, lambda: open_elasticsearch(settings)),
+            resource(LOG, lambda: open_log(settings, SOURCE)),
+            resource(STORAGE, lambda: open_storage(settings)),
+            queries,
+            resource(
+                FRESHNESS,
+                lambda: open_freshness(settings, app[LOG], app[POSTGRES], app[REDIS], app[ELASTICSEARCH]),
+            ),
+            top_streams,
+        ]
+    )
+    return app
+
+
+def resource(
+    key: web.AppKey[Any], open_it: Callable[[], AbstractAsyncContextManager[Any]]
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    """A resource that lives as long as the application, under `key`."""
+
+    async def keep(app: web.Application) -> AsyncIterator[None]:
+        async with open_it() as opened:
+            app[key] = opened
+            yield
+
+    return keep
+
+
+async def queries(app: web.Application) -> AsyncIterator[None]:
+    """Reads, each handed its open client."""
+    prefix = app[SETTINGS].prefix
+    app[CATALOGUE] = Catalogue(app[POSTGRES])
+    app[POSITIONS] = Positions(app[POSTGRES])
+    app[STATISTICS] = Statistics(app[POSTGRES])
+    app[VIEWERS] = Viewers(app[POSTGRES], app[SETTINGS])
+    app[LEADERBOARD] = Leaderboard(app[REDIS], prefix)
+    app[RESUME] = Resume(app[REDIS], prefix)
+    app[SEARCH] = Search(app[ELASTICSEARCH], prefix)
+    yield
+
+
+async def top_streams(app: web.Application) -> AsyncIterator[None]:
+    """The boards that somebody follows."""
+    app[TOP_STREAMS] = TopStreams(app)
+    yield
+    await app[TOP_STREAMS].close()
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer carries the request's id, the client's own where it sent one, and tells browsers to guess no types."""
+    sent = request.headers.get("X-Request-Id", "")
+    request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 64 else str(uuid7())
+    response = await handler(request)
+    if not response.prepared:
+        response.headers.setdefault("X-Request-Id", request_id)
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response

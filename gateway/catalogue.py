@@ -1,0 +1,102 @@
+"""Films: one, a page of them, and their deletion."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from aiohttp import web
+from pydantic import Field
+
+from gateway.answers import accepted, answer, read_query
+from gateway.freshness import After, wait_for_writes
+from gateway.keys import CATALOGUE, LEADERBOARD, LOG, STATISTICS
+from gateway.problems import not_found
+from projections.queries.catalogue import Video
+from projections.sinks.sink import StoreUnavailable
+from schemas.bounds import ContentType, Label
+from schemas.events import VideoDeleted
+
+MAX_PAGE = 100
+MAX_OFFSET = 10_000
+
+
+class Page(After):
+    """Which films, and how many of them."""
+
+    content_type: ContentType | None = None
+    genre: Label | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 20
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+
+
+async def get_video(request: web.Request) -> web.Response:
+    """`GET /api/videos/{id}`: all that is known of a film."""
+    await wait_for_writes(request, read_query(request, After), "catalogue")
+    video = await find_video(request)
+    return answer(told(video) | {"total_views": await total_views(request, video.video_id)})
+
+
+async def list_videos(request: web.Request) -> web.Response:
+    """`GET /api/videos`: what there is, the newest first."""
+    page = read_query(request, Page)
+    await wait_for_writes(request, page, "catalogue")
+    total, videos = await request.app[CATALOGUE].page(
+        content_type=page.content_type, genre=page.genre, limit=page.limit, offset=page.offset
+    )
+    return answer({"total": total, "items": [told(video) for video in videos]})
+
+
+async def delete_video(request: web.Request) -> web.Response:
+    """`DELETE /api/videos/{id}`: gone for everybody; deleting it again is the same event."""
+    video = await find_video(request)
+    event = VideoDeleted(video_id=video.video_id, occurred_at=datetime.now(UTC))
+    return accepted(request, await request.app[LOG].append(event, event_id=f"{video.video_id}:deleted"))
+
+
+async def find_video(request: web.Request) -> Video:
+    """The film that the path names. Raises Problem when there is none."""
+    video_id = request.match_info["id"]
+    video = await request.app[CATALOGUE].find(video_id)
+    if video is None:
+        raise not_found("video", video_id)
+    return video
+
+
+async def total_views(request: web.Request, video_id: str) -> int:
+    """All views of a film, from the leaderboard or what it falls back to."""
+    try:
+        return (await request.app[LEADERBOARD].views(video_id)).all_time
+    except StoreUnavailable:
+        return (await request.app[STATISTICS].views(video_id, datetime.now(UTC))).all_time
+
+
+def told(video: Video) -> dict[str, Any]:
+    """A film as clients are told of it; addresses are paths under the gateway's own."""
+    base = f"/api/videos/{video.video_id}"
+    plays = video.hls_prefix is not None
+    return {
+        "id": video.video_id,
+        "content_type": video.content_type,
+        "title": video.title,
+        "description": video.description,
+        "show_title": video.show_title,
+        "season_number": video.season_number,
+        "episode_number": video.episode_number,
+        "genre": video.genre,
+        "release_year": video.release_year,
+        "rating": video.rating,
+        "status": video.status,
+        "progress": video.progress,
+        "error": video.error,
+        "duration_seconds": video.duration_seconds,
+        "width": video.width,
+        "height": video.height,
+        "variants": [
+            {**variant, "playlist_url": f"{base}/hls/{variant['quality']}/playlist.m3u8"} for variant in video.variants
+        ],
+        "hls_url": f"{base}/hls/master.m3u8" if plays else None,
+        "stream_url": f"{base}/stream" if video.uploaded_at else None,
+        "thumbnail_url": f"{base}/thumbnail" if plays and video.thumbnail else None,
+        "storyboard_url": f"{base}/storyboard" if plays and video.storyboard else None,
+        "uploaded_at": video.uploaded_at,
+        "size": video.size,
+    }

@@ -1,0 +1,26 @@
+"""What describes us: the HTTP contract and the events."""
+
+from aiohttp import web
+
+from gateway.openapi import document
+from gateway.problems import not_found
+from schemas.__main__ import PUBLISHED
+from schemas.events import EVENTS
+
+
+async def openapi(_: web.Request) -> web.Response:
+    """`GET /openapi.json`: the HTTP contract as OpenAPI 3.1."""
+    return web.Response(body=document(), content_type="application/json")
+
+
+async def asyncapi(_: web.Request) -> web.Response:
+    """`GET /asyncapi.yaml`: the events as AsyncAPI 3."""
+    return web.Response(body=PUBLISHED.joinpath("asyncapi.yaml").read_bytes(), content_type="application/yaml")
+
+
+async def json_schema(request: web.Request) -> web.Response:
+    """`GET /schemas/{type}.json`: the JSON Schema of one event."""
+    name = request.match_info["name"]
+    if name not in EVENTS:
+        raise not_found("event type", name)
+    return web.Response(body=PUBLISHED.joinpath(f"{name}.json").read_bytes(), content_type="application/schema+json")

@@ -1,0 +1,36 @@
+"""What the application holds, by typed keys."""
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from compose.log import EventLog
+from compose.settings import Settings
+from compose.storage import Storage
+from projections.queries.catalogue import Catalogue
+from projections.queries.leaderboard import Leaderboard
+from projections.queries.positions import Positions
+from projections.queries.resume import Resume
+from projections.queries.search import Search
+from projections.queries.statistics import Statistics
+
+if TYPE_CHECKING:
+    from gateway.freshness import Freshness
+    from gateway.leaderboard import TopStreams
+    from gateway.viewers import Viewers
+
+SETTINGS = web.AppKey("settings", Settings)
+LOG = web.AppKey("log", EventLog)
+STORAGE = web.AppKey("storage", Storage)
+POSTGRES = web.AppKey[Any]("postgres")
+REDIS = web.AppKey[Any]("redis")
+ELASTICSEARCH = web.AppKey[Any]("elasticsearch")
+CATALOGUE = web.AppKey("catalogue", Catalogue)
+POSITIONS = web.AppKey("positions", Positions)
+RESUME = web.AppKey("resume", Resume)
+LEADERBOARD = web.AppKey("leaderboard", Leaderboard)
+STATISTICS = web.AppKey("statistics", Statistics)
+SEARCH = web.AppKey("search", Search)
+VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")
+FRESHNESS: "web.AppKey[Freshness]" = web.AppKey("freshness")
+TOP_STREAMS: "web.AppKey[TopStreams]" = web.AppKey("top_streams")

@@ -1,0 +1,147 @@
+"""Top films: asked for once, or told whenever they change."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp_sse import sse_response
+from pydantic import Field
+
+from gateway.answers import answer, read_query
+from gateway.freshness import After, wait_for_writes
+from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS
+from gateway.problems import unavailable
+from projections.queries.leaderboard import Timeframe, Top
+from projections.sinks.sink import StoreUnavailable
+
+STALE_AFTER = timedelta(seconds=60)  # a board that no worker has ticked for so long is left for the aggregates
+CHANGES_A_SECOND = 4
+MAX_STREAMS = 1_000  # of one process
+
+logger = structlog.get_logger(__name__)
+
+
+class Board(After):
+    """Which window, and how many films of it."""
+
+    k: Annotated[int, Field(ge=1, le=1_000)] = 10
+    timeframe: Timeframe = "day"
+
+
+async def top(request: web.Request) -> web.Response:
+    """`GET /api/analytics/top`: the films viewed most in a window."""
+    board = read_query(request, Board)
+    with contextlib.suppress(StoreUnavailable):
+        await wait_for_writes(request, board, "leaderboard")
+    return answer(await read_board(request.app, board.k, board.timeframe))
+
+
+async def read_board(app: web.Application, k: int, timeframe: Timeframe) -> dict[str, Any]:
+    """The board as clients are told of it, from Redis or from what it falls back to."""
+    now = datetime.now(UTC)
+    try:
+        found = await app[LEADERBOARD].top(k, timeframe)
+        if now - found.as_of > STALE_AFTER:
+            raise StoreUnavailable("redis", f"the leaderboard stands still since {found.as_of:%F %T}")
+    except StoreUnavailable as error:
+        logger.warning("top films come from the aggregates", why=str(error))
+        found = await app[STATISTICS].top(k, timeframe, now)
+    return _told(found, k, await _titles(app, found))
+
+
+async def _titles(app: web.Application, found: Top) -> dict[str, str | None]:
+    try:
+        videos = await app[CATALOGUE].find_many(item.video_id for item in found.items)
+    except StoreUnavailable:
+        return {}
+    return {video_id: video.title for video_id, video in videos.items()}
+
+
+def _told(found: Top, k: int, titles: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "timeframe": found.timeframe,
+        "k": k,
+        "from": found.from_,
+        "to": found.to,
+        "as_of": found.as_of,
+        "source": found.source,
+        "items": [
+            {"rank": item.rank, "video_id": item.video_id, "title": titles.get(item.video_id), "views": item.views}
+            for item in found.items
+        ],
+    }
+
+
+class TopStreams:
+    """One reading of each board for all who follow it: the board is read four times a second at most, however many listen."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+        self._listeners: dict[tuple[int, Timeframe], set[asyncio.Queue[bytes]]] = {}
+        self._readers: dict[tuple[int, Timeframe], asyncio.Task[None]] = {}
+        self._latest: dict[tuple[int, Timeframe], bytes] = {}
+
+    @contextlib.asynccontextmanager
+    async def listen(self, k: int, timeframe: Timeframe) -> "AsyncIterator[asyncio.Queue[bytes]]":
+        """A queue that always holds the newest board that was not taken yet, and no older one."""
+        if sum(map(len, self._listeners.values())) >= MAX_STREAMS:
+            raise unavailable("The stream", f"{MAX_STREAMS} follow already; ask again with GET /api/analytics/top")
+        board = k, timeframe
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        self._listeners.setdefault(board, set()).add(queue)
+        if board in self._latest:
+            queue.put_nowait(self._latest[board])
+        if board not in self._readers:
+            self._readers[board] = asyncio.create_task(self._read(board))
+        try:
+            yield queue
+        finally:
+            self._listeners[board].discard(queue)
+            if not self._listeners[board]:
+                del self._listeners[board]
+                self._latest.pop(board, None)
+                self._readers.pop(board).cancel()
+
+    async def close(self) -> None:
+        for reader in self._readers.values():
+            reader.cancel()
+        await asyncio.gather(*self._readers.values(), return_exceptions=True)
+
+    async def _read(self, board: tuple[int, Timeframe]) -> None:
+        told: Any = None
+        while True:
+            try:
+                body = await read_board(self._app, *board)
+                # What only the clock changes is no change of the board.
+                seen = body["source"], body["items"], body["from"]
+                if seen != told:
+                    told = seen
+                    self._tell(board, orjson.dumps(body, option=orjson.OPT_UTC_Z))
+            except StoreUnavailable as error:
+                logger.warning("a board cannot be read", board=board, why=str(error))
+            except Exception:
+                logger.exception("a board cannot be read", board=board)
+            await asyncio.sleep(1 / CHANGES_A_SECOND)
+
+    def _tell(self, board: tuple[int, Timeframe], body: bytes) -> None:
+        self._latest[board] = body
+        for queue in self._listeners.get(board, ()):
+            with contextlib.suppress(asyncio.QueueEmpty):
+                queue.get_nowait()
+            queue.put_nowait(body)
+
+
+async def follow_top(request: web.Request) -> web.StreamResponse:
+    """`GET /api/analytics/top/stream`: the same body as `top`, as a server-sent event whenever it changes."""
+    board = read_query(request, Board)
+    async with request.app[TOP_STREAMS].listen(board.k, board.timeframe) as changes, sse_response(request) as response:
+        with contextlib.suppress(ConnectionResetError):
+            while response.is_connected():
+                body = await changes.get()
+                await response.send(body.decode())
+    return response

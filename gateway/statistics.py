@@ -1,0 +1,64 @@
+"""A film's views: in every window, and hour by hour or day by day."""
+
+import contextlib
+from datetime import UTC, datetime
+
+from aiohttp import web
+from pydantic import Field
+
+from gateway.answers import answer, bad_parameter, read_query
+from gateway.catalogue import find_video
+from gateway.freshness import After, wait_for_writes
+from gateway.keys import LEADERBOARD, STATISTICS
+from gateway.leaderboard import STALE_AFTER
+from projections.queries.statistics import Bucket
+from projections.sinks.sink import StoreUnavailable
+from schemas.bounds import Moment
+
+
+class Span(After):
+    """From when to when (the end not included), and in which buckets of UTC."""
+
+    from_: Moment | None = Field(None, alias="from")
+    to: Moment | None = None
+    bucket: Bucket = "hour"
+
+
+async def stats(request: web.Request) -> web.Response:
+    """`GET /api/analytics/videos/{id}/stats`: a film's views in every window."""
+    after = read_query(request, After)
+    video = await find_video(request)
+    now = datetime.now(UTC)
+    try:
+        await wait_for_writes(request, after, "leaderboard")
+        views = await request.app[LEADERBOARD].views(video.video_id)
+        if now - views.as_of > STALE_AFTER:
+            raise StoreUnavailable("redis", "the leaderboard stands still")
+    except StoreUnavailable:
+        with contextlib.suppress(StoreUnavailable):
+            await wait_for_writes(request, after, "statistics", "views")
+        views = await request.app[STATISTICS].views(video.video_id, now)
+    return answer(
+        {
+            "video_id": video.video_id,
+            "total_views": views.all_time,
+            "views_last_hour": views.hour,
+            "views_last_day": views.day,
+            "views_last_week": views.week,
+            "views_last_month": views.month,
+            "views_last_year": views.year,
+            "as_of": views.as_of,
+            "source": views.source,
+        }
+    )
+
+
+async def history(request: web.Request) -> web.Response:
+    """`GET /api/analytics/videos/{id}/history`: a film's views bucket by bucket; buckets without a view are left out."""
+    span = read_query(request, Span)
+    if span.from_ is not None and span.to is not None and span.from_ > span.to:
+        raise bad_parameter("from", "must not lie after `to`")
+    video = await find_video(request)
+    await wait_for_writes(request, span, "statistics")
+    points = await request.app[STATISTICS].history(video.video_id, from_=span.from_, to=span.to, bucket=span.bucket)
+    return answer({"video_id": video.video_id, "bucket": span.bucket, "points": points})
