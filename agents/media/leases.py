@@ -3,10 +3,22 @@
 from enum import Enum
 from typing import Any, NamedTuple
 
+import asyncpg
+
 from projections.catalogue import Stage, catalogue
 
 CATALOGUE = f"videos_v{catalogue.version}"
 UPLOAD_LIFETIME = "7 days 1 hour"  # a ticket lives seven days; an hour for clocks that differ
+AWAY = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.UndefinedTableError,  # the catalogue, before its first event
+    asyncpg.InvalidSchemaNameError,
+)
 
 
 class Work(Enum):
@@ -52,8 +64,16 @@ class Hold(Enum):
     DELETED = "the film was deleted"
 
 
+class ClaimLost(Exception):
+    """The job is no longer ours to finish; `hold` says why."""
+
+    def __init__(self, hold: Hold) -> None:
+        super().__init__(hold.value)
+        self.hold = hold
+
+
 class Leases:
-    """The claims of one worker. Raises what the pool raises when Postgres is away."""
+    """The claims of one worker. Raises one of AWAY when Postgres cannot answer just now."""
 
     def __init__(self, pool: Any, worker: str, lease_seconds: float) -> None:
         self._pool = pool
@@ -67,7 +87,7 @@ class Leases:
             f"""
             with waiting as (
                 select v.video_id, v.source_key, coalesce(v.size, 0) as size,
-                       greatest(coalesce(l.claim, 0), coalesce(v.stage, 0) / {len(Stage)}) + 1 as claim
+                       greatest(coalesce(l.claim, 0), (coalesce(v.stage, 1) - 1) / {len(Stage)}) + 1 as claim
                 from {CATALOGUE} v left join leases l on l.video_id = v.video_id and l.work = $1
                 where {work.waits} and (l.claim is null or (l.finished_at is null and l.expires_at < now()))
                 order by coalesce(l.attempts, 0), {work.since}

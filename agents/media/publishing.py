@@ -1,16 +1,17 @@
 """Puts a checked film into the store: segments before their playlist, the playlists before the master, all under a fresh prefix."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import stamina
 
 from agents.media.checking import Rendition
 from agents.media.pictures import THUMBNAIL, Pictures
 from agents.media.playlists import (
-    Segment,
     Variant,
     average_bandwidth,
     master_playlist,
@@ -19,11 +20,12 @@ from agents.media.playlists import (
     storyboard,
 )
 from agents.media.transcoding import Plan, init_name
-from compose.storage import Storage
+from compose.storage import Storage, StorageUnavailable
 
 FOR_EVER = "public, max-age=31536000, immutable"
 PLAYLIST_TYPE = "application/vnd.apple.mpegurl"
 SIDE_BY_SIDE = 4
+PATIENCE_SECONDS = 120.0  # with a store that is away: a film took long to make
 
 
 class Film(NamedTuple):
@@ -68,9 +70,9 @@ async def publish(
         await _publish_rendition(storage, f"{prefix}/{rendition.rung.quality}", film, rendition)
         await on_rendition(variant_of(rendition, film.plan))
     await _publish_pictures(storage, prefix, film)
-    await storage.put_bytes(f"{prefix}/passport.json", orjson.dumps(film.passport), content_type="application/json")
+    await _put(storage, f"{prefix}/passport.json", orjson.dumps(film.passport), "application/json")
     master = master_playlist([variant_of(rendition, film.plan) for rendition in film.renditions])
-    await storage.put_bytes(f"{prefix}/master.m3u8", master.encode(), content_type=PLAYLIST_TYPE)
+    await _put(storage, f"{prefix}/master.m3u8", master.encode(), PLAYLIST_TYPE)
 
 
 async def _publish_rendition(storage: Storage, prefix: str, film: Film, rendition: Rendition) -> None:
@@ -84,12 +86,7 @@ async def _publish_rendition(storage: Storage, prefix: str, film: Film, renditio
         for old, new in zip(rendition.segments, segments, strict=True)
     ]
     await _put_files(storage, files)
-    await _put_playlist(storage, prefix, init, segments)
-
-
-async def _put_playlist(storage: Storage, prefix: str, init: str, segments: Sequence[Segment]) -> None:
-    playlist = media_playlist(init, segments)
-    await storage.put_bytes(f"{prefix}/playlist.m3u8", playlist.encode(), content_type=PLAYLIST_TYPE)
+    await _put(storage, f"{prefix}/playlist.m3u8", media_playlist(init, segments).encode(), PLAYLIST_TYPE)
 
 
 async def _publish_pictures(storage: Storage, prefix: str, film: Film) -> None:
@@ -104,15 +101,17 @@ async def _publish_pictures(storage: Storage, prefix: str, film: Film) -> None:
     track = storyboard(
         sheets, pictures.tiles, pictures.interval_seconds, film.plan.duration_seconds, pictures.tile
     ).encode()
-    await storage.put_bytes(f"{prefix}/{film.storyboard}", track, content_type="text/vtt", cache_control=FOR_EVER)
+    await _put(storage, f"{prefix}/{film.storyboard}", track, "text/vtt", FOR_EVER)
 
 
 async def _put_files(storage: Storage, files: Iterable[tuple[str, Path, str]]) -> None:
     free = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def put(key: str, path: Path, content_type: str) -> None:
-        async with free:
-            await storage.put_file(key, path, content_type=content_type, cache_control=FOR_EVER)
+        async for attempt in _patiently():
+            with attempt:
+                async with free:
+                    await storage.put_file(key, path, content_type=content_type, cache_control=FOR_EVER)
 
     putting = [asyncio.create_task(put(*file)) for file in files]
     try:
@@ -121,3 +120,13 @@ async def _put_files(storage: Storage, files: Iterable[tuple[str, Path, str]]) -
         for task in putting:
             task.cancel()
         await asyncio.gather(*putting, return_exceptions=True)
+
+
+async def _put(storage: Storage, key: str, data: bytes, content_type: str, cache_control: str | None = None) -> None:
+    async for attempt in _patiently():
+        with attempt:
+            await storage.put_bytes(key, data, content_type=content_type, cache_control=cache_control)
+
+
+def _patiently() -> AsyncIterator[AbstractContextManager[Any]]:
+    return stamina.retry_context(on=StorageUnavailable, attempts=None, timeout=PATIENCE_SECONDS).__aiter__()

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from agents.media.checking import WrongResult
-from agents.media.leases import Hold, Job, Leases
+from agents.media.leases import AWAY, ClaimLost, Hold, Job, Leases
 from agents.media.making import job_directory, make
 from agents.media.playlists import Variant
 from agents.media.probe import Rejected
@@ -25,16 +25,9 @@ MOST_ATTEMPTS = 3
 PROGRESS_STEP = 0.05  # of the work, between two progress events
 PROGRESS_SECONDS = 1.0
 CLEANING_SECONDS = 20.0
+RETRY_SECONDS = 1.0
 
 logger = structlog.get_logger(__name__)
-
-
-class ClaimLost(Exception):
-    """The job is no longer ours to finish; `hold` says why."""
-
-    def __init__(self, hold: Hold) -> None:
-        super().__init__(hold.value)
-        self.hold = hold
 
 
 class Transcoder:
@@ -106,10 +99,19 @@ class Transcoder:
 
     async def _conclude(self, job: Job, event: Event) -> None:
         """The last word on a job, if it is still ours. Raises ClaimLost."""
-        if (hold := await self._leases.renew(job)) is not Hold.HELD:
+        if (hold := await self._hold_of(job)) is not Hold.HELD:
             raise ClaimLost(hold)
         await self._append(event, f"{job.video_id}/{job.claim}/concluded")
         await self._leases.finish(job)
+
+    async def _hold_of(self, job: Job) -> Hold:
+        """Asked until it is answered: a database that is away for a while must not cost a finished film."""
+        while True:
+            try:
+                return await self._leases.renew(job)
+            except AWAY as error:
+                logger.warning("the leases are away", video_id=job.video_id, error=repr(error))
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def _append(self, event: Event, event_id: str) -> None:
         """Say it until it is heard; said twice, it is the same event. Whoever has lost the claim is cancelled while trying."""

@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import asyncpg
 import structlog
 
-from agents.media.leases import Hold, Job, Leases, Work
+from agents.media.leases import AWAY as DATABASE_AWAY
+from agents.media.leases import ClaimLost, Hold, Job, Leases, Work
 from agents.media.sandbox import SandboxUnavailable
-from agents.media.transcoder import ClaimLost
 from compose.log import EventLog, LogUnavailable
 from compose.storage import Storage, StorageUnavailable
 from schemas.events import UploadAborted, VideoUploaded
@@ -20,19 +19,7 @@ LOOK_SECONDS = 0.5  # between two looks for work, when there was none
 TIDY_SECONDS = 2.0  # the same, for work that nobody waits for
 RETRY_SECONDS = 5.0
 RENEWALS = 3  # in the life of a lease: two may fail
-AWAY = (
-    OSError,
-    SandboxUnavailable,
-    StorageUnavailable,
-    LogUnavailable,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.UndefinedTableError,  # the catalogue, before its first event
-    asyncpg.InvalidSchemaNameError,
-)
+AWAY = (*DATABASE_AWAY, LogUnavailable, SandboxUnavailable, StorageUnavailable)
 
 logger = structlog.get_logger(__name__)
 

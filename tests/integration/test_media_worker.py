@@ -7,13 +7,15 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
+from pydantic import HttpUrl, SecretStr
 
 from agents.media.leases import Job, Leases, Work
 from agents.media.sandbox import open_sandbox
@@ -262,6 +264,112 @@ async def test_a_worker_told_to_stop_gives_its_film_back_at_once(media: Media, t
     assert job is not None
     assert (job.claim, job.attempts) == (2, 1)
     assert await media.keys("film") == [source_of("film")]
+
+
+class Gate:
+    """A way to a server that can be shut: whoever is on it is cut off, and nobody else gets through."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._there = host, port
+        self._open = True
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def let_through(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open:
+            writer.close()
+            return
+        there_reader, there_writer = await asyncio.open_connection(*self._there)
+        self._writers |= {writer, there_writer}
+        await asyncio.gather(self._pass_on(reader, there_writer), self._pass_on(there_reader, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def shut(self) -> None:
+        self._open = False
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def open(self) -> None:
+        self._open = True
+
+
+@asynccontextmanager
+async def gate_to(url: str) -> AsyncIterator[tuple[Gate, str]]:
+    """A gate, and the same address through it."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    gate = Gate(parts.hostname, parts.port)
+    server = await asyncio.start_server(gate.let_through, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield gate, url.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{port}")
+    finally:
+        server.close()
+        gate.shut()
+
+
+async def work_with(media: Media, pool: Any, storage: Storage) -> None:
+    """One worker does the next job, with a database and a store of its own way."""
+    leases = Leases(pool, "here", LEASE_SECONDS)
+    sandbox = await open_sandbox(media.scratch)
+    working = Transcoder(storage, media.log, leases, sandbox, media.scratch, "veryfast")
+    job = await leases.claim(Work.TRANSCODE)
+    assert job is not None
+    await Worker(leases, LEASE_SECONDS).do(job, working.work_on)
+
+
+def prefixes(media: Media) -> list[str]:
+    """Where the films that are in work will lie."""
+    return [f"videos/{path.name.replace('-', '/hls/', 1)}" for path in media.scratch.glob("film-*")]
+
+
+async def is_being_made(media: Media) -> bool:
+    """Whether the source was read and something is written."""
+    return bool(list(media.scratch.glob("*/out/*.mp4")))
+
+
+async def is_made(media: Media) -> bool:
+    """Whether the pictures are taken, the last that is made."""
+    return bool(list(media.scratch.glob("*/out/thumbnail.jpg")))
+
+
+async def test_a_database_that_is_away_costs_no_film_that_is_made(media: Media, tmp_path: Path) -> None:
+    await media.upload("film", film(tmp_path / "film.mp4", seconds=2))
+    dsn = media.settings.postgres_dsn.get_secret_value()
+    async with gate_to(dsn) as (gate, through):
+        settings = media.settings.model_copy(update={"postgres_dsn": SecretStr(through)})
+        async with open_postgres(settings) as pool:
+            working = asyncio.create_task(work_with(media, pool, media.storage))
+            await until(lambda: is_made(media))
+            gate.shut()
+            await until(lambda: media.storage.head(f"{next(iter(prefixes(media)))}/master.m3u8"))
+            gate.open()
+            await asyncio.wait_for(working, DEADLINE_SECONDS)
+    transcoded = (await media.events("film"))[-1]
+    assert isinstance(transcoded, VideoTranscoded)
+    assert transcoded.claim == 1
+
+
+async def test_a_store_that_is_away_costs_no_film_that_is_made(media: Media, tmp_path: Path) -> None:
+    await media.upload("film", film(tmp_path / "film.mp4", seconds=2))
+    async with gate_to(str(media.settings.s3_endpoint)) as (gate, through):
+        settings = media.settings.model_copy(update={"s3_endpoint": HttpUrl(through)})
+        async with open_storage(settings) as storage:
+            working = asyncio.create_task(work_with(media, media.pool, storage))
+            await until(lambda: is_being_made(media))
+            gate.shut()
+            await until(lambda: is_made(media))
+            gate.open()
+            await asyncio.wait_for(working, DEADLINE_SECONDS)
+    transcoded = (await media.events("film"))[-1]
+    assert isinstance(transcoded, VideoTranscoded)
+    assert transcoded.claim == 1
 
 
 async def test_two_workers_share_the_films(media: Media, tmp_path: Path) -> None:
