@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError as NotConnected
 
 from compose.connections import open_redis
@@ -18,9 +19,14 @@ from compose.settings import Settings
 from projections.changes import Change, Increment, Upsert
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.queries.leaderboard import Leaderboard
+from projections.queries.redis_checkpoints import RedisCheckpoints
 from projections.sinks.redis import RedisSink
+from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
-from projections.sinks.sink import CheckpointMoved, LogIdentity, StoreUnavailable
+from projections.sinks.redis_packing import pack
+from projections.sinks.redis_windows import SPANS
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
+from schemas.log import Place
 
 pytestmark = pytest.mark.usefixtures("redis")
 
@@ -59,14 +65,15 @@ class Model:
 
 
 class CutOff(Redis):
-    """A client whose connection breaks at its nth command: before the server has it, or after, with the answer lost."""
+    """A client whose connection breaks at its nth command, or at one with this argument: before the server has it, or after it has."""
 
     breaks_at = 0
+    breaks_on: str | None = None
     answer_lost = False
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self.breaks_at -= 1
-        if self.breaks_at == 0:
+        if self.breaks_at == 0 or self.breaks_on in args:
             if self.answer_lost:
                 await super().execute_command(*args, **options)
             raise NotConnected("cut off")
@@ -127,6 +134,7 @@ class World:
         self.clock = START
         self.sink = self.new_sink(redis)
         self.board = Leaderboard(redis, prefix, shards=shards)
+        self.keys = Keys(prefix, leaderboard.name, leaderboard.version)
 
     def new_sink(self, redis: Redis) -> RedisSink:
         return RedisSink(redis, leaderboard, self.prefix, shards=self.shards, limits=TINY)
@@ -211,3 +219,148 @@ async def test_all_six_windows_are_the_sum_of_their_buckets_whatever_happens(
         assert await world.windows() == world.model.windows(), action
     await world.sink.drop()
     assert not [key async for key in client.scan_iter(match=f"{world.prefix}*", count=1_000)]
+
+
+@pytest.fixture
+async def world(client: Redis, settings: Settings) -> World:
+    world = World(client, settings.prefix, shards=1)
+    await world.sink.prepare()
+    await world.do(Tick(0))
+    return world
+
+
+async def folded(world: World, *changes: tuple[str, int]) -> None:
+    await world.do(Append(0, list(changes)))
+    await world.do(Fold(0, len(changes)))
+
+
+async def test_a_late_view_does_not_leave_a_window_that_it_never_entered(world: World) -> None:
+    await folded(world, *((f"film-{i}", 0) for i in range(6)))
+    # A worker dies when the first hour has half left the day; a view of that hour comes late, and others go on.
+    hour = minute_at(START) // 60
+    hours = next(span for span in SPANS if span.name == "hour")
+    dying = CutOff(connection_pool=world.redis.connection_pool)
+    dying.breaks_on = f"{hour} 6 2"  # the cursor after the first slice of two films
+    with pytest.raises(StoreUnavailable):
+        await world.new_sink(dying).tick(START + timedelta(hours=24))
+    assert await world.redis.hexists(world.keys.state, "leaving:day")
+    world.model.now = world.clock = START + timedelta(hours=24)
+    await folded(world, ("film-1", 24 * 60), ("film-9", 24 * 60))
+    await pack(world.redis, world.keys, hours, hour)
+    await world.do(Tick(0))
+    assert await world.windows() == world.model.windows()
+    await world.do(Tick(8 * 24 * 60))
+    assert await world.windows() == world.model.windows()
+
+
+async def test_a_batch_that_was_begun_is_finished_by_whoever_asks_for_the_checkpoint(world: World) -> None:
+    changes = [(f"film-{i}", 0) for i in range(10)]
+    await world.do(Append(0, changes))
+    dying = CutOff(connection_pool=world.redis.connection_pool)
+    dying.breaks_on = "0>10 2"  # on its way from 0 to 10, two pieces left
+    with pytest.raises(StoreUnavailable):
+        await world.fold(world.new_sink(dying), Fold(0, len(changes)))
+    assert 0 < len((await world.windows())["all_time"]) < len(changes)
+    assert (await world.new_sink(world.redis).checkpoint("views", 0, LOG)).next_offset == len(changes)
+    world.model.folded[0] = len(changes)
+    assert await world.windows() == world.model.windows()
+
+
+async def test_an_emptied_redis_is_folded_again_from_the_start(world: World) -> None:
+    await folded(world, ("film-1", 0), ("film-2", 70))
+    async for key in world.redis.scan_iter(match=f"{world.prefix}*"):
+        await world.redis.unlink(key)
+    with pytest.raises(CheckpointMoved):
+        await world.sink.apply([], expected=Place("views", 0, 2), next_offset=3)
+    await world.do(Fold(0, 9))
+    await world.do(Tick(0))
+    assert await world.windows() == world.model.windows()
+
+
+async def test_redis_restored_from_an_older_snapshot_is_folded_on_from_there(world: World) -> None:
+    await folded(world, ("film-1", 0))
+    snapshot = {key: await world.redis.dump(key) async for key in world.redis.scan_iter(match=f"{world.prefix}*")}
+    await folded(world, ("film-1", 0), ("film-2", 0))
+    async for key in world.redis.scan_iter(match=f"{world.prefix}*"):
+        await world.redis.unlink(key)
+    for key, value in snapshot.items():
+        await world.redis.restore(key, 0, value)
+    with pytest.raises(CheckpointMoved):
+        await world.sink.apply([], expected=Place("views", 0, 3), next_offset=4)
+    await world.do(Fold(0, 9))
+    assert await world.windows() == world.model.windows()
+
+
+@pytest.mark.parametrize("films", [1, 10])
+async def test_a_key_of_a_wrong_type_refuses_the_batch_and_nothing_moves(world: World, films: int) -> None:
+    await world.redis.set(world.keys.bucket("minute", minute_at(START)), "in the way")
+    views = [Increment("views", key={"video_id": f"film-{i}", "minute": minute_at(START)}) for i in range(films)]
+    place = (await world.sink.checkpoint("views", 0, LOG)).place
+    with pytest.raises(ChangeRefused, match="minute") as refused:
+        await world.sink.apply(views, expected=place, next_offset=films)
+    assert refused.value.changes == views
+    assert (await world.sink.checkpoint("views", 0, LOG)).next_offset == 0
+    assert await world.windows() == world.model.windows()
+
+
+async def test_a_window_that_lost_films_is_refused_in_words(world: World) -> None:
+    await folded(world, ("film-1", 0), ("film-2", 0))
+    await world.redis.zrem(world.keys.top("week"), "film-1")
+    with pytest.raises(ChangeRefused, match="top:week has 1 members instead of 2: state is lost, rebuild"):
+        await folded(world, ("film-3", 0))
+
+
+async def test_deleted_films_take_no_place_in_a_top_list(world: World) -> None:
+    views = [(f"film-{i}", 0) for i in range(9) for _ in range(i + 1)]
+    await folded(world, *views, *((f"film-{i}", DELETED) for i in (8, 7, 6, 4)), ("film-8", 0))
+    items = (await world.board.top(3, "hour")).items
+    assert [(item.rank, item.video_id, item.views) for item in items] == [
+        (1, "film-5", 6),
+        (2, "film-3", 4),
+        (3, "film-2", 3),
+    ]
+
+
+async def test_of_equal_views_the_greater_id_comes_first(world: World) -> None:
+    await folded(world, ("film-1", 0), ("film-3", 0), ("film-2", 0))
+    assert [item.video_id for item in (await world.board.top(2, "day")).items] == ["film-3", "film-2"]
+
+
+async def test_a_top_list_says_what_it_covers(world: World) -> None:
+    top = await world.board.top(1, "day")
+    assert (top.from_, top.to, top.as_of) == (datetime(2026, 2, 27, tzinfo=UTC), START, START)
+    assert (await world.board.top(1, "all_time")).from_ is None
+
+
+async def test_a_clock_that_goes_backwards_brings_nothing_back(world: World) -> None:
+    await world.do(Tick(120))
+    await world.sink.tick(START)
+    assert await world.board.as_of() == START + timedelta(hours=2)
+
+
+async def test_a_board_that_nobody_has_made_is_unavailable(client: Redis, settings: Settings) -> None:
+    with pytest.raises(StoreUnavailable, match="no leaderboard yet"):
+        await Leaderboard(client, settings.prefix).top(10, "day")
+    with pytest.raises(StoreUnavailable, match="no leaderboard yet"):
+        await Leaderboard(client, settings.prefix).views("film-1")
+
+
+async def test_each_move_of_a_checkpoint_is_told_once(world: World) -> None:
+    async with world.redis.pubsub(ignore_subscribe_messages=True) as told:
+        checkpoints = RedisCheckpoints(world.redis, world.prefix, "leaderboard")
+        await told.subscribe(checkpoints.channel)
+        while not told.subscribed:
+            await told.get_message(timeout=1)
+        await folded(world, *((f"film-{i}", 0) for i in range(10)))
+        await folded(world, ("film-1", 0))
+        heard = [message["data"] async for message in first(told, 2)]
+    assert heard == [b"leaderboard_v1 views 0 10", b"leaderboard_v1 views 0 11"]
+    assert await checkpoints.next_offset("views", 0) == 11
+
+
+async def first(told: PubSub, messages: int) -> AsyncIterator[dict[str, Any]]:
+    async with asyncio.timeout(10):
+        while messages:
+            if message := await told.get_message(timeout=1):
+                messages -= 1
+                yield message

@@ -14,19 +14,27 @@ local place, expected, next_value, channel, message, edges = unpack(ARGV, 1, 6)
 local step = cjson.decode(ARGV[7])
 local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
 
+local function read(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == "table" and answer.err then
+    error({ err = key .. ": " .. answer.err })
+  end
+  return answer
+end
+
 -- The endless window comes last and has no edge.
 local function field_of_each_window(name, windows)
   local fields = {}
   for i = 1, windows do
     fields[i] = name .. step.windows[i]
   end
-  return redis.call("HMGET", state, unpack(fields))
+  return read("HMGET", state, unpack(fields))
 end
 
-if redis.call("HGET", checkpoints, place) ~= expected then
+if read("HGET", checkpoints, place) ~= expected then
   return { "moved" }
 end
-if redis.call("HEXISTS", state, "epoch") == 0 then
+if read("HEXISTS", state, "epoch") == 0 then
   return { "moved" } -- the checkpoint read again prepares anew
 end
 local held = field_of_each_window("edge:", #step.windows - 1)
@@ -36,7 +44,7 @@ end
 
 local writes = {}
 if string.find(expected, ">", 1, true) then
-  redis.call("LLEN", journal) -- fails on a wrong type
+  read("LLEN", journal) -- fails on a wrong type
   writes[1] = { "LPOP", journal }
 end
 
@@ -51,7 +59,7 @@ local function summed(command, key, found, sums, number_first)
       added = added + 1
     end
     if total > LARGEST then
-      error(key .. " would count more than 2^53")
+      error({ err = key .. ": would count more than 2^53" })
     end
     write[#write + 1] = number_first and total or ids[i]
     write[#write + 1] = number_first and ids[i] or total
@@ -64,13 +72,13 @@ local members = field_of_each_window("members:", #step.windows)
 local members_write = { "HSET", state }
 for i = 1, #step.windows do
   local key, count = KEYS[4 + i], tonumber(members[i])
-  local there = redis.call("ZCARD", key)
+  local there = read("ZCARD", key)
   if there ~= count then
     return { "lost", key, there, count }
   end
   if step.tops[i] > 0 then
     local sums = step.sums[step.tops[i]]
-    local added = summed("ZADD", key, redis.call("ZMSCORE", key, unpack(sums[1])), sums, true)
+    local added = summed("ZADD", key, read("ZMSCORE", key, unpack(sums[1])), sums, true)
     if added > 0 then
       members_write[#members_write + 1] = "members:" .. step.windows[i]
       members_write[#members_write + 1] = count + added
@@ -84,12 +92,12 @@ end
 for _, bucket in ipairs(step.buckets) do
   local key, index, number, total = KEYS[bucket[1]], KEYS[bucket[2]], bucket[3], bucket[5]
   local sums = step.sums[bucket[4]]
-  summed("HSET", key, redis.call("HMGET", key, unpack(sums[1])), sums, false)
-  writes[#writes + 1] = { "HSET", index, number, total + tonumber(redis.call("HGET", index, number) or 0) }
+  summed("HSET", key, read("HMGET", key, unpack(sums[1])), sums, false)
+  writes[#writes + 1] = { "HSET", index, number, total + tonumber(read("HGET", index, number) or 0) }
 end
 
 if #step.deleted > 0 then
-  redis.call("SCARD", deleted) -- fails on a wrong type
+  read("SCARD", deleted) -- fails on a wrong type
   writes[#writes + 1] = { "SADD", deleted, unpack(step.deleted) }
 end
 
