@@ -16,13 +16,16 @@ from agents.media.ffmpeg import (
     MAX_SIDE,
     reading,
 )
-from agents.media.ladder import output_rate
+from agents.media.ladder import SAME_RATE, output_rate
 from agents.media.sandbox import LimitExceeded, Limits, Sandbox, ToolFailed
 
+MOST_LETTERS = 1_000  # of a reason
 SMALLEST_SIDE = 16  # pixels: one block of the codec
 HDR_TRANSFERS = {"smpte2084", "arib-std-b67"}
 INTERLACED = {"tt", "bb", "tb", "bt"}
 MISSING_SHARE, MISSING_SECONDS = 0.05, 1.0  # how much of its announced length a file may lack
+SHORTEST_SECONDS = 0.0001  # between two frames
+SLOWEST_RATE = Fraction(1, 1000)  # frames per second; below it a rate is rounded up
 LONGER_SOUND_SECONDS = 0.5  # sound this much longer than the picture is kept, over the last frame
 READ_LIMITS = Limits(cpu_seconds=600, wall_seconds=900, quiet_seconds=120)
 BEGINNINGS = (
@@ -42,8 +45,9 @@ class Rejected(Exception):
     """The file cannot become a film; `reason` is for the person who uploaded it."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        # A decoder's own words may hold anything.
+        self.reason = "".join(letter for letter in reason if letter.isprintable())[:MOST_LETTERS]
+        super().__init__(self.reason)
 
 
 class Sound(NamedTuple):
@@ -105,7 +109,7 @@ async def probe(sandbox: Sandbox, job: Path) -> Source:
     frames = packets[picture["index"]]
     if not len(frames.times):
         raise Rejected("This file has no picture: its video track is empty.")
-    return _source(demuxer, picture, sound, packets, _announced_seconds(described, picture))
+    return _source(demuxer, picture, sound, packets, _seconds(described["format"]))
 
 
 async def _describe(sandbox: Sandbox, job: Path) -> tuple[Any, str]:
@@ -170,7 +174,7 @@ def _check_picture(stream: Any, errors: str) -> None:
         width, height = int(refused[1]), int(refused[2])
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise Rejected(f"This film is too large: {width} × {height} pixels; the most is {MAX_SIDE} on a side.")
-    if not width or not height or "pix_fmt" not in stream:
+    if not width or not height or not {"pix_fmt", "codec_name"} <= stream.keys():
         raise Rejected(f"This film's picture cannot be read (its codec is {codec}).")
     if min(width, height) < SMALLEST_SIDE:
         raise Rejected(f"This film is too small: {width} × {height} pixels; the least is {SMALLEST_SIDE} on a side.")
@@ -223,19 +227,17 @@ def _last_line(text: str) -> str:
     return text.strip().rsplit("\n", 1)[-1][-200:] or "no reason given"
 
 
-def _announced_seconds(described: Any, picture: Any) -> float:
-    for holder in (picture, described["format"]):
-        try:
-            return float(holder["duration"])
-        except (KeyError, ValueError):
-            continue
-    return 0.0
+def _seconds(announced: Any) -> float:
+    try:
+        return float(announced["duration"])
+    except (KeyError, ValueError):
+        return 0.0
 
 
-def _source(demuxer: str, picture: Any, sound: Any | None, packets: dict[int, _Packets], announced: float) -> Source:
+def _source(demuxer: str, picture: Any, sound: Any | None, packets: dict[int, _Packets], whole_file: float) -> Source:
     frames = packets[picture["index"]]
     times = np.unique(np.frombuffer(frames.times, dtype=np.float64))
-    rate, is_constant = _rate(times, picture)
+    rate, is_constant = frame_rate(times, picture)
     start, end = float(times[0]), frames.end + (0 if frames.last_duration else float(1 / rate))
     notes = []
     heard = _heard(sound, packets)
@@ -247,10 +249,13 @@ def _source(demuxer: str, picture: Any, sound: Any | None, packets: dict[int, _P
     if heard and heard.end - first > picture_seconds + LONGER_SOUND_SECONDS:
         duration = heard.end - first
         notes.append(f"the sound is {duration - picture_seconds:.1f} s longer than the picture: its last frame stays")
-    missing = announced - (end - start)
-    if missing > max(MISSING_SECONDS, MISSING_SHARE * announced):
+    # What is said of the picture is held against the picture, what is said of the file against all that was read of it.
+    announced, found = _seconds(picture), end - start
+    if not announced:
+        announced, found = whole_file, max(duration, found)
+    if announced - found > max(MISSING_SECONDS, MISSING_SHARE * announced):
         raise Rejected(
-            f"This file is cut off: it says that it lasts {_in_words(announced)}, but only {_in_words(end - start)} are there. "
+            f"This file is cut off: it says that it lasts {_in_words(announced)}, but only {_in_words(found)} are there. "
             "Upload it again in full."
         )
     if duration > MAX_DURATION_SECONDS:
@@ -286,18 +291,19 @@ def _heard(sound: Any | None, packets: dict[int, _Packets]) -> Sound | None:
     return Sound(sound["index"], sound["codec_name"], sound["channels"], int(sound["sample_rate"]), start, heard.end)
 
 
-def _rate(times: "np.ndarray[Any, np.dtype[np.float64]]", picture: Any) -> tuple[Fraction, bool]:
+def frame_rate(times: "np.ndarray[Any, np.dtype[np.float64]]", picture: Any) -> tuple[Fraction, bool]:
     """(output rate, whether the source's is constant), from the distances of its frames: what a header says is not always so."""
     announced = [_fraction(picture.get(name)) for name in ("r_frame_rate", "avg_frame_rate")]
     if len(times) < 2:
         return output_rate(next((rate for rate in announced if rate and rate <= 120), Fraction(25)), Fraction(25)), True
-    distances = np.diff(times)
+    distances = np.maximum(np.diff(times), SHORTEST_SECONDS)
     median = float(np.median(distances))
     regular = distances[np.abs(distances - median) <= max(0.0015, 0.1 * median)]
     is_constant = len(regular) >= 0.98 * len(distances)
-    measured = Fraction(1 / float(np.mean(regular))).limit_denominator(1001)
-    agreeing = [rate for rate in announced if rate and abs(rate / measured - 1) < 0.01]
-    return output_rate(next(iter(agreeing), measured) if is_constant else None, measured), is_constant
+    typical = float(np.mean(regular)) if len(regular) else median
+    measured = max(SLOWEST_RATE, Fraction(1 / typical).limit_denominator(1001))
+    agreed = next((rate for rate in announced if rate and abs(rate / measured - 1) < SAME_RATE), None)
+    return output_rate(agreed if is_constant else None, measured), is_constant
 
 
 def _fraction(text: str | None) -> Fraction | None:

@@ -124,6 +124,11 @@ def sound_that_goes_on(path: Path) -> Path:
     return path / "a.mp4"
 
 
+def sound_that_goes_on_in_a_file_that_tells_one_length(path: Path) -> Path:
+    ffmpeg("-i", sound_that_goes_on(path), "-c", "copy", path / "a.mkv")
+    return path / "a.mkv"
+
+
 def web_film(path: Path) -> Path:
     codecs = ("-c:v", "libvpx-vp9", "-deadline", "realtime", "-c:a", "libopus")
     return film(path / "a.webm", size="160x120", rate="10", extra=codecs)
@@ -148,6 +153,7 @@ def web_film(path: Path) -> Path:
         (no_sound, 320, 240, 3, False),
         (sound_that_ends_early, 320, 240, 3, True),
         (sound_that_goes_on, 320, 240, 3, True),
+        (sound_that_goes_on_in_a_file_that_tells_one_length, 320, 240, 3, True),
         (web_film, 160, 120, 3, True),
     ],
 )
