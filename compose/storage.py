@@ -7,7 +7,7 @@ whose source fails, leaves nothing. What speaks XML goes through miniopy-async, 
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ SINGLE_PUT_BYTES = 5 * 2**30  # S3's limit for one request
 CONNECT_SECONDS = 5.0
 CONTROL_SECONDS = 15.0
 COMPLETE_SECONDS = 120.0  # S3 may copy the parts together before it answers
+EARLIEST = datetime.fromtimestamp(0, UTC)
 SILENCE_SECONDS = 30.0  # between two chunks of the store's answer
 PING_SECONDS = 2.0
 
@@ -61,6 +62,10 @@ class ChecksumMismatch(Exception):
     """The bytes are not those that their checksum was made of; nothing was stored."""
 
 
+class WrongLength(Exception):
+    """The source had more or fewer bytes than announced; nothing was stored."""
+
+
 class PartsChanged(Exception):
     """A part named for completion is missing, or was sent again meanwhile."""
 
@@ -76,11 +81,15 @@ class ObjectInfo(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One part that lies in the store. `etag` without its quotation marks."""
+    """One part that lies in the store. `etag` without its quotation marks.
+
+    `is_ambiguous` when it was sent twice with other bytes within a second, and the store (SeaweedFS) keeps both and tells no order.
+    """
 
     number: int
     etag: str
     size: int
+    is_ambiguous: bool = False
 
 
 ERRORS = {
@@ -142,10 +151,10 @@ class _Body(AsyncIterablePayload):
                     if sent == length and digest.digest() != sha256:
                         raise ChecksumMismatch("the SHA-256 of the bytes is another")
                 if sent > length:
-                    raise ValueError(f"more than the {length} bytes announced")
+                    raise WrongLength(f"more than the {length} bytes announced")
                 yield chunk
             if sent < length:
-                raise ValueError(f"{sent} bytes of the {length} announced")
+                raise WrongLength(f"{sent} bytes of the {length} announced")
         except Exception as error:
             self.failure = error
             raise
@@ -175,6 +184,18 @@ async def _file_chunks(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
             yield chunk
+
+
+def _newest(found: Iterable[S3Part]) -> Sequence[Part]:
+    by_number: dict[int, list[S3Part]] = {}
+    for part in found:
+        by_number.setdefault(part.part_number, []).append(part)
+    parts = []
+    for number, sent in sorted(by_number.items()):
+        newest = max(part.last_modified or EARLIEST for part in sent)
+        last = [part for part in sent if (part.last_modified or EARLIEST) == newest]
+        parts.append(Part(number, last[0].etag, last[0].size or 0, len({part.etag for part in last}) > 1))
+    return parts
 
 
 class Storage:
@@ -289,6 +310,10 @@ class Storage:
                 number = len(parts) + 1
                 etag = await self.put_part(key, upload_id, number, _slices(piece), len(piece))
                 parts.append(Part(number, etag, len(piece)))
+            if not parts:  # S3 completes no upload without a part
+                await self.abort_multipart(key, upload_id)
+                await self.put_bytes(key, b"", content_type=content_type)
+                return 0
             await self.complete_multipart(key, upload_id, parts)
         except BaseException:
             # Shielded: whoever cancels the put still wants nothing left of it.
@@ -349,8 +374,8 @@ class Storage:
     ) -> str:
         """Store one part and return its etag; sent again, it replaces the first. Checksums are in base64.
 
-        Raises NoSuchUpload, and ChecksumMismatch with nothing stored: the store compares `content_md5`, `sha256` is compared here, since
-        S3 takes a part's SHA-256 only in an upload that was begun with it for every part.
+        Raises NoSuchUpload, WrongLength, and ChecksumMismatch with nothing stored: the store compares `content_md5`, `sha256` is
+        compared here, since S3 takes a part's SHA-256 only in an upload that was begun with it for every part.
         """
         return await self._put(
             key,
@@ -362,18 +387,20 @@ class Storage:
             sha256=base64.b64decode(sha256) if sha256 else None,
         )
 
-    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        """The parts in the store, by number. Raises NoSuchUpload."""
-        parts: list[Part] = []
+    async def list_parts(self, key: str, upload_id: str, *, page: int = 1_000) -> Sequence[Part]:
+        """The parts in the store, by number; of one sent again, the newest. Raises NoSuchUpload."""
+        found: list[S3Part] = []
         marker: str | None = None
         while True:
             with _asking(f"parts of {key}"):
                 async with asyncio.timeout(CONTROL_SECONDS):
-                    page = await self._minio._list_parts(self.bucket, key, upload_id, part_number_marker=marker)
-            parts += [Part(part.part_number, part.etag, part.size or 0) for part in page.parts]
-            if not page.is_truncated:
-                return parts
-            marker = str(page.next_part_number_marker)
+                    listed = await self._minio._list_parts(
+                        self.bucket, key, upload_id, max_parts=page, part_number_marker=marker
+                    )
+            found += listed.parts
+            if not listed.is_truncated:
+                return _newest(found)
+            marker = str(listed.next_part_number_marker)
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Make one object of `parts`. Raises NoSuchUpload, PartsChanged."""
