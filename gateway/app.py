@@ -19,6 +19,7 @@ from gateway.keys import (
     FRESHNESS,
     LEADERBOARD,
     LOG,
+    OPENAPI,
     POSITIONS,
     POSTGRES,
     REDIS,
@@ -31,6 +32,10 @@ from gateway.keys import (
     VIEWERS,
 )
 from gateway.leaderboard import TopStreams
+from gateway.openapi import document
+from gateway.pages import pages
+from gateway.pages import routes as page_routes
+from gateway.pages import setup as setup_pages
 from gateway.problems import Handler, problems
 from gateway.routes import routes
 from gateway.viewers import Viewers, cookies
@@ -46,9 +51,11 @@ SOURCE = "/gateway"
 
 def build_app(settings: Settings) -> web.Application:
     """The gateway on the servers of `settings`. Opening connects to nothing, so a server that is down stops no start."""
-    app = web.Application(middlewares=[measure, identify, cookies, problems], client_max_size=2**63 - 1)
+    app = web.Application(middlewares=[measure, identify, cookies, pages, problems], client_max_size=2**63 - 1)
     app[SETTINGS] = settings
-    app.add_routes(routes())
+    app[OPENAPI] = document(routes())
+    app.add_routes([*routes(), *page_routes()])
+    setup_pages(app)
     app.cleanup_ctx.extend(
         [
             resource(POSTGRES, lambda: open_postgres(settings)),

@@ -2,15 +2,15 @@
 
 from aiohttp import web
 
-from gateway.openapi import document
+from gateway.keys import OPENAPI
 from gateway.problems import not_found
 from schemas.__main__ import PUBLISHED
 from schemas.events import EVENTS
 
 
-async def openapi(_: web.Request) -> web.Response:
+async def openapi(request: web.Request) -> web.Response:
     """`GET /openapi.json`: the HTTP contract as OpenAPI 3.1."""
-    return web.Response(body=document(), content_type="application/json")
+    return web.Response(body=request.app[OPENAPI], content_type="application/json")
 
 
 async def asyncapi(_: web.Request) -> web.Response:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.viewers import Viewers
 
 SETTINGS = web.AppKey("settings", Settings)
+OPENAPI = web.AppKey("openapi", bytes)
 LOG = web.AppKey("log", EventLog)
 STORAGE = web.AppKey("storage", Storage)
 POSTGRES = web.AppKey[Any]("postgres")

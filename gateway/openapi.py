@@ -1,8 +1,7 @@
 """The OpenAPI 3.1 document, made of the models and the route table."""
 
 import re
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -154,13 +153,10 @@ DESCRIBED: dict[str, Described] = {
 }
 
 
-@cache
-def document(routes: Callable[[], list[web.RouteDef]] | None = None) -> bytes:
-    """The document as JSON."""
-    if routes is None:
-        from gateway.routes import routes  # the table names our handler too
+def document(routes: Iterable[web.RouteDef]) -> bytes:
+    """The document of `routes`, as JSON."""
     paths: dict[str, PathItem] = {}
-    for route in routes():
+    for route in routes:
         path = VARIABLE.sub(r"{\1}", route.path)
         item = paths.setdefault(path, PathItem())
         setattr(item, route.method.lower(), _operation(route, VARIABLE.findall(route.path)))
@@ -190,7 +186,7 @@ def _operation(route: Any, variables: list[str]) -> Operation:
         parameters.append(
             Parameter(
                 name=HEADER,
-                param_in="header",
+                **{"in": "header"},
                 description="who is watching; else a signed cookie that the gateway sets",
                 schema=Schema(type="string", pattern="^[A-Za-z0-9._-]{1,64}$"),
             )
@@ -208,7 +204,7 @@ def _operation(route: Any, variables: list[str]) -> Operation:
 def _path_parameter(name: str) -> Parameter:
     description, pattern = PATH_PARAMETERS[name]
     schema = Schema(type="string", pattern=pattern)
-    return Parameter(name=name, param_in="path", required=True, description=description, schema=schema)
+    return Parameter(name=name, **{"in": "path"}, required=True, description=description, schema=schema)
 
 
 def _query_parameters(model: type[BaseModel] | None) -> list[Parameter]:
@@ -219,7 +215,7 @@ def _query_parameters(model: type[BaseModel] | None) -> list[Parameter]:
     return [
         Parameter(
             name=name,
-            param_in="query",
+            **{"in": "query"},
             required=name in required,
             schema=Schema.model_validate(_not_null(field)),
         )
