@@ -113,7 +113,10 @@ class Tidying:
         logger.info("deleted", video_id=job.video_id, objects=count)
 
     async def settle(self, job: Job) -> None:
-        """An upload whose time is over: if its bytes are all there it was uploaded, else it was aborted."""
+        """An upload whose time is over: if its bytes are all there it was uploaded, else it was aborted.
+
+        The ids are those that the gateway gives these events: had it said so already, this is the same event.
+        """
         found = await self._storage.head(job.source_key)
         if found:
             uploaded = VideoUploaded(
@@ -121,10 +124,11 @@ class Tidying:
                 object_key=job.source_key,
                 size=found.size,
                 etag=found.etag or None,
+                media_type=found.content_type,
                 occurred_at=datetime.now(UTC),
             )
-            await self._log.append(uploaded, event_id=f"{job.video_id}/uploaded")
+            await self._log.append(uploaded, event_id=f"{job.video_id}:uploaded")
         else:
             aborted = UploadAborted(video_id=job.video_id, reason="the upload expired", occurred_at=datetime.now(UTC))
-            await self._log.append(aborted, event_id=f"{job.video_id}/aborted")
+            await self._log.append(aborted, event_id=f"{job.video_id}:aborted")
         await self._leases.finish(job)
