@@ -49,6 +49,11 @@ def new_app(settings: Settings) -> faust.App:
         topic_partitions=1,
         topic_disable_leader=True,
         broker_commit_every=1,
+        # Faust starts nothing before its own group has met: without a name that outlives the process, a restart after a
+        # kill would first wait out the dead member's session, a minute.
+        consumer_group_instance_id=settings.worker_id or None,
+        broker_session_timeout=6,
+        broker_heartbeat_interval=2,
         logging_config=None,
     )
 

@@ -28,8 +28,9 @@ class Worker(Service):
     ports = ("worker",)
 
     def command(self) -> list[str]:
-        web = ("--web-bind", "127.0.0.1", "--web-port", str(self.stack.ports["worker"]))
-        return [sys.executable, "-m", "faust", "-A", "agents", "--loop", "uvloop", "worker", *web]
+        faust = [sys.executable, "-m", "faust", "-A", "agents", "--datadir", str(self.stack.data(self.name))]
+        web = ["--web-bind", "127.0.0.1", "--web-port", str(self.stack.ports["worker"])]
+        return [*faust, "--loop", "uvloop", "worker", *web]
 
     def environment(self) -> dict[str, str]:
         """A name that outlives the process, so that its restart is no rebalance."""

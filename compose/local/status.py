@@ -1,9 +1,9 @@
 """What runs, as a table: each process with its port, pid and memory, and how far each projection is behind."""
 
 import json
-import os
 import subprocess
 import sys
+from collections import defaultdict
 from typing import Any
 
 import psutil
@@ -53,7 +53,7 @@ def lag_table(stack: Stack) -> Table | str:
     """The worker's own figures, or why there are none."""
     done = subprocess.run(
         [sys.executable, "-m", "faust", "-A", "agents", "lag", "--json"],
-        env={**os.environ, **stack.endpoints},
+        env=stack.environment,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -61,9 +61,12 @@ def lag_table(stack: Stack) -> Table | str:
     )
     if done.returncode:
         return f"no lag to show: {(done.stderr or done.stdout).strip()[-300:]}"
+    behind: dict[str, int] = defaultdict(int)
+    for partition in json.loads(done.stdout):
+        behind[partition["projection"]] += partition["lag_events"]
     table = Table("projection", "behind by", box=None, pad_edge=False)
-    for row in json.loads(done.stdout):
-        table.add_row(row["projection"], f"{row['lag_events']:,} events")
+    for name, events in behind.items():
+        table.add_row(name, f"{events:,} events")
     return table
 
 
