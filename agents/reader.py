@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from agents.handover import (
     Batch,
@@ -26,7 +26,7 @@ from agents.handover import (
 from agents.topics import log_identities
 from compose.settings import Settings
 from projections.projection import Projection
-from projections.sinks.sink import CheckpointMoved, Sink, StoreUnavailable
+from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, StoreUnavailable
 
 MAX_RECORDS = 5_000  # in a batch: a few hundredths of a second of folding
 FETCH_WAIT_MS = 20  # the default of 500 stalls a busy partition behind fetches for drained ones
@@ -78,13 +78,16 @@ class Reader:
         self._handover = Handover(projection.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._came_back = asyncio.Condition()
+        self._failure: BaseException | None = None
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
-        """Read until cancelled. A broker or a store that is down is waited for, and said once."""
+        """Read until cancelled. A broker or a store that is down is waited for, and said once. Raises what nobody expected."""
         try:
             await self._begin()
             while True:
+                if self._failure:
+                    raise self._failure
                 await self._fetch()
         finally:
             await self._end()
@@ -160,9 +163,10 @@ class Reader:
                 self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))
             return
         for topic_partition, partition in wanted.items():
-            if topic_partition not in self._consumer.assignment():
+            try:
+                position = await self._consumer.position(topic_partition)
+            except IllegalStateError:  # taken away in the meantime
                 continue
-            position = await self._consumer.position(topic_partition)
             records = fetched.get(topic_partition, [])
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
 
@@ -221,7 +225,7 @@ class Reader:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            logger.error("the reader failed", projection=self.projection.name, exc_info=error)
+            self._failure = error
 
     async def _deliver_later(self, batch: Batch, attempt: int) -> None:
         await asyncio.sleep(back_off_seconds(attempt))
@@ -231,8 +235,10 @@ class Reader:
         partition, epoch, attempt = command
         await asyncio.sleep(back_off_seconds(attempt))
         try:
-            log = await self._log(partition)
-            checkpoint = await self._sink.checkpoint(partition.topic, partition.number, log.identity)
+            identity = await self._identity(partition)
+            checkpoint = await self._sink.checkpoint(partition.topic, partition.number, identity)
+            # The ends after the checkpoint, which another may have moved past an end that was asked for before.
+            log = await self._log(partition, identity)
         except (StoreUnavailable, KafkaError, OSError) as error:
             logger.warning(
                 "a checkpoint cannot be read", projection=self.projection.name, partition=str(partition), why=str(error)
@@ -243,12 +249,15 @@ class Reader:
         if self._topic_partition(partition) in self._consumer.assignment():
             self._carry_out(self._handover.checkpoint_read(partition, epoch, checkpoint, log))
 
-    async def _log(self, partition: Partition) -> Log:
+    async def _identity(self, partition: Partition) -> LogIdentity:
+        topic = self._topic_partition(partition).topic
+        return (await log_identities(self._settings.kafka_bootstrap, [topic]))[topic]
+
+    async def _log(self, partition: Partition, identity: LogIdentity) -> Log:
         at = self._topic_partition(partition)
-        identities = await log_identities(self._settings.kafka_bootstrap, [at.topic])
         starts = await self._consumer.beginning_offsets([at])
         ends = await self._consumer.end_offsets([at])
-        return Log(identities[at.topic], starts[at], ends[at])
+        return Log(identity, starts[at], ends[at])
 
     def _topic_partition(self, partition: Partition) -> TopicPartition:
         return TopicPartition(self._settings.named(partition.topic), partition.number)
