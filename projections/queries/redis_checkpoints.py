@@ -22,6 +22,8 @@ class RedisCheckpoints:
     async def next_offset(self, topic: str, partition: int) -> int:
         """The first offset that is not folded yet; 0 before a worker has begun. Raises StoreUnavailable."""
         with reaching_redis():
-            found: list[Any] = [await self._redis.hget(keys.checkpoints, f"{topic}/{partition}") for keys in self._shards]
+            found: list[Any] = [
+                await self._redis.hget(keys.checkpoints, f"{topic}/{partition}") for keys in self._shards
+            ]
         # A batch on its way reads as `100>5100 3`.
         return min(int(value.partition(b">")[0]) if value else 0 for value in found)

@@ -13,6 +13,14 @@ from projections.spelling import folded
 MAX_QUERY_WORDS = 16
 FACETS = ("content_type", "genre")
 FACET_SIZE = 50
+# Two letters must be right; up to five may have one mistake, more letters two. Of three words or more, one may be another word altogether.
+WITH_MISTAKES = {
+    "fuzziness": "AUTO:3,6",
+    "prefix_length": 0,
+    "fuzzy_transpositions": True,
+    "max_expansions": 100,
+    "minimum_should_match": "2<-1 5<70%",
+}
 FIELDS = ("title_folded^4", "show_title_folded^3", "description_folded")
 
 
@@ -116,7 +124,7 @@ def _is_shown() -> dict[str, Any]:
 
 
 def _matching(query: str) -> dict[str, Any]:
-    """Exact words first, then the beginning of one, then words with mistakes: one for 3 to 5 letters, two for more."""
+    """Exact words first, then the beginning of one, then words with mistakes."""
     words = _words(query)
     if not words:
         return {"match_all": {}}
@@ -124,7 +132,6 @@ def _matching(query: str) -> dict[str, Any]:
     def by(boost: float, **how: Any) -> dict[str, Any]:
         return {"multi_match": {"query": words, "fields": list(FIELDS), "boost": boost, **how}}
 
-    fuzzy = {"fuzziness": "AUTO:3,6", "prefix_length": 0, "fuzzy_transpositions": True, "max_expansions": 100}
     return {
         "bool": {
             "should": [
@@ -132,9 +139,8 @@ def _matching(query: str) -> dict[str, Any]:
                 by(6, type="phrase"),
                 by(4, type="cross_fields", operator="and"),
                 by(2, type="bool_prefix", operator="and"),
-                by(1, type="most_fields", minimum_should_match="3<75%", operator="or", **fuzzy)
-                if len(words.split()) > 3
-                else by(1, type="best_fields", operator="and", **fuzzy),
+                by(1, type="best_fields", **WITH_MISTAKES),
+                {"match": {"everything_folded": {"query": words, "boost": 0.5, **WITH_MISTAKES}}},
             ],
             "minimum_should_match": 1,
         }
