@@ -22,6 +22,7 @@ JOINED = "/job/joined"  # what was made, put together to be read back
 OUT = "/job/out"
 ERROR_TAIL_BYTES = 16_384
 NO_SPACE = os.strerror(errno.ENOSPC)
+NICENESS = 5  # who waits for an answer goes before who waits for a film
 GIB = 2**30
 SIGNALLED = 128  # a shell's convention, kept by bubblewrap: 128 + the signal's number
 
@@ -112,7 +113,7 @@ class Sandbox:
 
 async def open_sandbox(scratch: Path) -> Sandbox:
     """A sandbox in which ffmpeg was just seen to run. Raises SandboxUnavailable; there is no unsandboxed way."""
-    tools = {tool: shutil.which(tool) for tool in ("bwrap", "prlimit", "setpriv", "ffmpeg", "ffprobe")}
+    tools = {tool: shutil.which(tool) for tool in ("bwrap", "nice", "prlimit", "setpriv", "ffmpeg", "ffprobe")}
     if missing := [tool for tool, path in tools.items() if path is None]:
         raise SandboxUnavailable(
             f"{', '.join(missing)} not found; install the packages bubblewrap, util-linux and ffmpeg"
@@ -169,6 +170,7 @@ def _bubblewrap(job: Path) -> list[str]:
 
 def _limited(limits: Limits) -> list[str]:
     return [
+        *("nice", "-n", str(NICENESS)),
         "prlimit",
         f"--cpu={limits.cpu_seconds}",
         f"--as={limits.memory_bytes}",
