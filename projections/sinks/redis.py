@@ -16,7 +16,7 @@ from projections.sinks.redis_layout import Limits, Move, Refused, Rows
 from projections.sinks.redis_registers import Registers
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_shard import Shard
-from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, StoreUnavailable
 from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
@@ -27,7 +27,8 @@ class RedisSink:
     """A projection's state in Redis, in `shards` that each hold their own checkpoints; a checkpoint is the least of its shards'.
 
     State and checkpoints lie in the same database and are lost or restored together: an emptied Redis is folded from the start again and
-    one restored from an older snapshot from its older checkpoint, both exactly. Where only a part is lost, `apply` and `tick` refuse.
+    one restored from an older snapshot from its older checkpoint, both exactly. Where only a part is lost, or
+    a key of the board is of a wrong type, that is StoreUnavailable, in words, until someone mends it: no event is to blame, none is parked.
     """
 
     def __init__(
@@ -128,7 +129,8 @@ class RedisSink:
             concerned = [change for change in changes if error.concerns(change)]
             raise ChangeRefused(self._name, concerned, str(error)) from error
         except ResponseError as error:
-            raise ChangeRefused(self._name, changes, str(error)) from error
+            # No change is to blame: a key of the state is of a wrong type, or a part of it is gone. The partition waits until it is mended.
+            raise StoreUnavailable("redis", f"{self._name}: {error}") from error
 
 
 def _written(log: LogIdentity) -> str:

@@ -6,7 +6,6 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from projections.sinks.redis_layout import Limits, Move, Refused, Rows
 from projections.sinks.redis_rolling import roll
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
+from projections.sinks.sink import StoreUnavailable
 
 COUNT = Script(Path(__file__).parent / "lua" / "count.lua")
 
@@ -63,8 +63,9 @@ class Board:
                     self._edges = tuple(map(int, answer[1:]))
                 case b"lost":
                     _, key, there, kept = answer
-                    raise Refused(
-                        f"{key.decode()} has {there} members instead of {kept}: state is lost, rebuild the projection"
+                    raise StoreUnavailable(
+                        "redis",
+                        f"{key.decode()} has {there} members instead of {kept}: state is lost, rebuild the leaderboard",
                     )
                 case result:
                     return bool(result == b"applied")
@@ -78,9 +79,9 @@ class Board:
             | dict.fromkeys(indexes + [names[bucket[0] - 1] for bucket in step["buckets"]], "hash")
         )
 
-    def concerned(self, key: str) -> Callable[[Change], bool]:
-        """A key of the board is in the way of all."""
-        return lambda change: True
+    def in_the_way(self, key: str, why: str) -> Exception:
+        """No view is to blame for a key of the board: every partition waits until it is out of the way."""
+        return StoreUnavailable("redis", f"{key} is in the way of the leaderboard: {why}")
 
     async def tick(self, now: datetime) -> None:
         await roll(self._redis, self._keys, now, self._limits)

@@ -29,9 +29,9 @@ class Move(NamedTuple):
 
 
 class Refused(Exception):
-    """A key of a wrong type is in the way, or a part of the state is lost; `concerns` tells which changes meet it."""
+    """Something is in the way of the changes that `concerns` tells, and of no others."""
 
-    def __init__(self, why: str, concerns: Callable[[Change], bool] = lambda _: True) -> None:
+    def __init__(self, why: str, concerns: Callable[[Change], bool]) -> None:
         super().__init__(why)
         self.concerns = concerns
 
@@ -48,14 +48,17 @@ class Layout(Protocol):
     def keys(self, rows: Rows) -> dict[str, str]:
         """Every key that `rows` are written to, and its type."""
 
-    def concerned(self, key: str) -> Callable[[Change], bool]:
-        """Which changes meet this key."""
+    def in_the_way(self, key: str, why: str) -> Exception:
+        """What to raise for a key that holds something else: Refused, or StoreUnavailable where it is in the way of every change."""
 
     async def write(self, rows: Rows, move: Move) -> bool:
-        """Write and move in one step; False, with nothing written, when the checkpoint is not where it is expected. Raises Refused."""
+        """Write and move in one step; False, with nothing written, when the checkpoint is not where it is expected.
+
+        Raises what `in_the_way` returns.
+        """
 
     def beginning(self) -> dict[str, int]:
         """The fields that the state begins with."""
 
     async def tick(self, now: datetime) -> None:
-        """Let time pass. Raises Refused."""
+        """Let time pass. Raises StoreUnavailable when a part of the state is lost."""

@@ -1,6 +1,5 @@
 """Resume positions in Redis: a hash a viewer and film, in it the registers of each session."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Registers:
         )
         if answer[0] == b"refused":
             refused = names[answer[1] - 1]
-            raise Refused(f"{refused}: {answer[2].decode()}", self.concerned(refused))
+            raise self.in_the_way(refused, answer[2].decode())
         return bool(answer[0] == b"applied")
 
     async def tick(self, now: datetime) -> None:
@@ -64,8 +63,11 @@ class Registers:
     def keys(self, rows: Rows) -> dict[str, str]:
         return {self._keys.position(viewer_id, video_id): "hash" for viewer_id, video_id, _ in rows}
 
-    def concerned(self, key: str) -> Callable[[Change], bool]:
-        return lambda change: self._keys.position(change.key["viewer_id"], change.key["video_id"]) == key
+    def in_the_way(self, key: str, why: str) -> Exception:
+        return Refused(
+            f"{key} is in the way: {why}",
+            lambda change: self._keys.position(change.key["viewer_id"], change.key["video_id"]) == key,
+        )
 
 
 def _register(change: Change) -> Upsert:

@@ -12,10 +12,11 @@ import orjson
 from redis.asyncio import Redis
 
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Refused
+from projections.sinks.redis_layout import Limits
 from projections.sinks.redis_packing import bucket_of, pack, pack_closed, read_still
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import EPOCH, SPANS, Rolling, Span
+from projections.sinks.sink import StoreUnavailable
 
 FOLDER = Path(__file__).parent / "lua"
 TICK, LEAVE, DRAIN = (Script(FOLDER / f"{name}.lua") for name in ("tick", "leave", "drain"))
@@ -26,7 +27,7 @@ PACK_FIRST = -1  # how `leave.lua` asks for it
 async def roll(redis: Redis, keys: Keys, now: datetime, limits: Limits) -> None:
     """Move every window's edge to `now`, and pack what has closed. May be cut short anywhere, and run by several workers at once.
 
-    Raises Refused when a window no longer holds what has to leave it.
+    Raises StoreUnavailable when a window no longer holds what has to leave it.
     """
     fields = await TICK.run(redis, [keys.state], [(now - EPOCH) // timedelta(milliseconds=1)])
     state: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -89,7 +90,9 @@ class _Leaving:
         # What was read is what leaves only if the bucket is still leaving now that all of it has been read.
         left = await self._cursor()
         if left and left.startswith(f"{number} {total} ") and sum(views for _, views in films) != total:
-            raise Refused(f"{bucket.live} has lost some of its {total:,} views: rebuild the projection")
+            raise StoreUnavailable(
+                "redis", f"{bucket.live} has lost some of its {total:,} views: rebuild the leaderboard"
+            )
         while left and left.startswith(f"{number} {total} "):
             done = int(left.split()[2])
             next_done = done + self._slice_films
@@ -105,5 +108,5 @@ class _Leaving:
         columns = orjson.dumps(list(zip(*films, strict=True)))
         answer = await DRAIN.run(self._redis, names, [self._window.name, cursor, next_cursor, forgotten, columns])
         if isinstance(answer, bytes):
-            raise Refused(f"{top} has lost views of {answer.decode()}: rebuild the projection")
+            raise StoreUnavailable("redis", f"{top} has lost views of {answer.decode()}: rebuild the leaderboard")
         return bool(answer)

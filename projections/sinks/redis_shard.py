@@ -15,7 +15,7 @@ import orjson
 from redis.asyncio import Redis
 
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Layout, Move, Refused, Rows
+from projections.sinks.redis_layout import Layout, Move, Rows
 from projections.sinks.redis_scripts import Script
 
 FOLDER = Path(__file__).parent / "lua"
@@ -26,7 +26,7 @@ SWEPT_AT_ONCE = CHECKED_AT_ONCE = 500
 
 
 class Shard:
-    """Raises Refused, and what redis-py raises."""
+    """Raises what its layout raises, and what redis-py raises."""
 
     def __init__(self, redis: Redis, keys: Keys, layout: Layout, most_rows: int) -> None:
         self.layout = layout
@@ -106,7 +106,7 @@ class Shard:
             names, expected = zip(*types[first : first + CHECKED_AT_ONCE], strict=True)
             if wrong := await TYPES.run(self._redis, names, expected):
                 key = names[wrong - 1]
-                raise Refused(f"{key} is no {expected[wrong - 1]}", self.layout.concerned(key))
+                raise self.layout.in_the_way(key, f"it should be a {expected[wrong - 1]}")
 
     async def _sweep(self) -> None:
         found = [key async for key in self._redis.scan_iter(match=f"{self._keys.root}*", count=SWEPT_AT_ONCE)]
