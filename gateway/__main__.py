@@ -1,99 +1,10 @@
-"""`python -m gateway`: as many processes as set, on one port (SO_REUSEPORT); the first keeps the others alive."""
+"""`python -m gateway`."""
 
-import asyncio
-import contextlib
-import multiprocessing
-import os
-import signal
 import sys
-import time
-from multiprocessing.process import BaseProcess
 
-import structlog
-import uvloop
-from aiohttp import web
-
-from compose.settings import Settings, WrongSetting, settings
+from compose.settings import WrongSetting, settings
 from compose.telemetry import start_logging
-from gateway.app import build_app
-
-SHUTDOWN_SECONDS = 5.0
-KEEPALIVE_SECONDS = 75.0
-LOOK_SECONDS = 0.2
-FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.2, 10.0
-LIVED_WELL_SECONDS = 10.0
-
-logger = structlog.get_logger(__name__)
-
-
-async def serve(settings: Settings) -> None:
-    """One process: answers until it is told to stop, then lets what is under way end within five seconds."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(
-        build_app(settings), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=KEEPALIVE_SECONDS
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, settings.gateway_host, settings.gateway_port, reuse_port=True).start()
-        logger.info("listening", host=settings.gateway_host, port=settings.gateway_port, pid=os.getpid())
-        await stop.wait()
-    finally:
-        await runner.cleanup()
-
-
-def run() -> None:
-    start_logging(settings(), "gateway")
-    uvloop.run(serve(settings()))
-
-
-class Parent:
-    """Starts the processes, starts again what dies (later, if it dies at once), and passes on the order to stop."""
-
-    def __init__(self, processes: int) -> None:
-        # Spawned, not forked: a child begins with no loop, no threads and no sockets of its parent.
-        self._spawn = multiprocessing.get_context("spawn")
-        self._children: list[BaseProcess | None] = [None] * processes
-        self._started = [0.0] * processes
-        self._back_off = [0.0] * processes
-        self._stopping = False
-
-    def run(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        while not self._stopping:
-            for place, child in enumerate(self._children):
-                self._look_after(place, child)
-            time.sleep(LOOK_SECONDS)
-        deadline = time.monotonic() + SHUTDOWN_SECONDS + 1
-        for child in filter(None, self._children):
-            child.join(max(0.0, deadline - time.monotonic()))
-            if child.is_alive():
-                child.kill()
-
-    def _look_after(self, place: int, child: BaseProcess | None) -> None:
-        if child is not None and child.is_alive():
-            return
-        now = time.monotonic()
-        if child is not None:
-            if self._started[place] < now - LIVED_WELL_SECONDS:
-                self._back_off[place] = 0.0
-            if now < self._started[place] + self._back_off[place]:
-                return
-            logger.warning("a gateway process died and is started again", exit_code=child.exitcode)
-            self._back_off[place] = min(
-                LONGEST_BACK_OFF_SECONDS, max(FIRST_BACK_OFF_SECONDS, self._back_off[place] * 2)
-            )
-        fresh = self._spawn.Process(target=run, daemon=True)
-        fresh.start()
-        self._children[place], self._started[place] = fresh, now
-
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
-        for child in filter(None, self._children):
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
+from gateway.processes import Parent, run
 
 
 def main() -> int:

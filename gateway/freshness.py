@@ -102,6 +102,9 @@ class Freshness:
         self._moved.set()
         self._moved = asyncio.Event()
 
+    def _heard(self, *_: object) -> None:
+        self.tell()
+
     async def listen_to_redis(self) -> None:
         """Hear of every move in Redis, for as long as the process lives."""
         while True:
@@ -120,10 +123,13 @@ class Freshness:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 async with self._pool.acquire() as connection:
                     name = f"{self._settings.postgres_schema}_checkpoints"
-                    await connection.add_listener(name, lambda *_: self.tell())
-                    while not connection.is_closed():
-                        await connection.fetchval("select 1")
-                        await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+                    await connection.add_listener(name, self._heard)
+                    try:
+                        while not connection.is_closed():
+                            await connection.fetchval("select 1")
+                            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+                    finally:
+                        await connection.remove_listener(name, self._heard)
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
