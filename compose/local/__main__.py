@@ -13,7 +13,7 @@ from compose.local import client
 from compose.local.requirements import check_disk, check_fetched
 from compose.local.samples import load_samples
 from compose.local.stack import PROGRAMS, ROOT, SERVERS, CannotStart, Stack
-from compose.local.status import address_table, lag_table, process_table
+from compose.local.status import addresses, lag_table, process_table
 from compose.local.supervisor import supervise
 
 console = Console(highlight=False)
@@ -43,7 +43,7 @@ def up(stack: Stack, names: tuple[str, ...], servers_only: bool) -> None:
     client.order(stack, {"do": "up", "names": list(wanted)}, console)
     if {*PROGRAMS} <= {*wanted}:
         samples = asyncio.run(load_samples(stack, console))
-        console.print(address_table(stack, samples))
+        console.print(f"\n{addresses(stack, samples)}", soft_wrap=True)
 
 
 @main.command()

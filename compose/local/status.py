@@ -70,17 +70,18 @@ def lag_table(stack: Stack) -> Table | str:
     return table
 
 
-def address_table(stack: Stack, samples: dict[str, str]) -> Table:
-    """Where to look, once everything is up."""
+def addresses(stack: Stack, samples: dict[str, str]) -> str:
+    """Where to look, once everything is up. No table: an address that is cut or wrapped cannot be followed."""
     gateway = stack.endpoints["ET_GATEWAY_URL"]
-    table = Table("where", "what", box=None, pad_edge=False)
-    table.add_row(f"{gateway}/", "home: what there is, top 10, continue watching")
-    table.add_row(f"{gateway}/upload", "upload a film")
-    for title, video_id in samples.items():
-        table.add_row(f"{gateway}/watch/{video_id}", title)
-    table.add_row(f"{gateway}/docs", "the HTTP contract, to try out")
-    table.add_row(f"{gateway}/asyncapi.yaml", "the events, for other services")
-    table.add_row(f"{gateway}/health", "is everything well?")
-    table.add_row(str(stack.endpoints_file), "every server's address, as settings")
-    table.add_row(str(stack.ports_file), "the ports: `STACK_GATEWAY_PORT=8001 make up` moves one")
-    return table
+    rows = {
+        f"{gateway}/": "home: what there is, top 10, continue watching",
+        f"{gateway}/upload": "upload a film",
+        **{f"{gateway}/watch/{video_id}": title for title, video_id in samples.items()},
+        f"{gateway}/docs": "the HTTP contract, to try out",
+        f"{gateway}/asyncapi.yaml": "the events, for other services",
+        f"{gateway}/health": "is everything well?",
+        str(stack.endpoints_file): "every server's address, as settings",
+        str(stack.ports_file): "the ports: `STACK_GATEWAY_PORT=8001 make up` moves one",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f" {where:<{width}}  {what}" for where, what in rows.items())
