@@ -246,7 +246,8 @@ async def test_a_late_view_does_not_leave_a_window_that_it_never_entered(world: 
     assert await world.redis.hexists(world.keys.state, "leaving:day")
     world.model.now = world.clock = START + timedelta(hours=24)
     await folded(world, ("film-1", 24 * 60), ("film-9", 24 * 60))
-    await pack(world.redis, world.keys, hours, hour)
+    for _ in range(2):  # the first would pack what leaves, the second the late views
+        await pack(world.redis, world.keys, hours, hour)
     await world.do(Tick(0))
     assert await world.windows() == world.model.windows()
     await world.do(Tick(8 * 24 * 60))
