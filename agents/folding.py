@@ -17,6 +17,8 @@ from schemas.events import VideoViewed
 from schemas.log import Place
 from schemas.partitions import partitions_of
 
+LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
+
 logger = structlog.get_logger(__name__)
 
 
@@ -58,7 +60,10 @@ class Folding:
         if not self._projection.counts_once or not any(isinstance(d.event, VideoViewed) for d, _ in decoded):
             return decoded
         seen = await self._seen.window(self._projection.name, batch.partition, batch.from_offset)
-        return [item for item in decoded if counts(seen, item[0])]
+        counted = [item for item in decoded if counts(seen, item[0])]
+        # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
+        seen.judged_to = max(seen.judged_to, batch.next_offset)
+        return counted
 
     async def _apply(
         self, partition: Partition, from_offset: int, next_offset: int, events: Sequence[tuple[Decoded, Record]]
@@ -113,7 +118,7 @@ class Folding:
 def read_records(records: Sequence[Record], partition: Partition, partitions: int) -> Read:
     """Each record as an event, or as poison with its reason."""
     read = Read([], [])
-    lies_on = partitions_of([record.key or b"" for record in records], partitions)
+    lies_on = partitions_of([(record.key or b"")[:LONGEST_KEY_BYTES] for record in records], partitions)
     for record, expected in zip(records, lies_on, strict=True):
         try:
             decoded = decode(record, partition.topic)

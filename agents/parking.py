@@ -47,15 +47,23 @@ class Parking:
                 datetime.fromtimestamp(record.timestamp / 1_000, UTC),
                 record.key,
                 record.value,
-                [[header, base64.b64encode(value).decode()] for header, value in record.headers],
+                [
+                    [_storable(header), None if value is None else base64.b64encode(value).decode()]
+                    for header, value in record.headers
+                ],
                 reason,
-                detail,
+                _storable(detail),
             )
             for place, record, reason, detail in parked
         ]
         if rows:
             with reaching_postgres():
                 await self._pool.executemany(PARK, rows)
+
+
+def _storable(text: str) -> str:
+    """`text` without NUL, which Postgres holds in no text."""
+    return text.replace("\0", "\\0")
 
 
 class Listed(NamedTuple):

@@ -41,13 +41,11 @@ class LogReader:
         """Yields the records of [from_offset, to_offset), batch by batch; with `beyond` whatever comes first from there on."""
         self._consumer.seek(self._at, from_offset)
         end = (await self._consumer.end_offsets([self._at]))[self._at]
-        while (position := await self._consumer.position(self._at)) < (end if beyond else min(to_offset, end)):
+        while await self._consumer.position(self._at) < (end if beyond else min(to_offset, end)):
             records = (await self._consumer.getmany(self._at, timeout_ms=500)).get(self._at, [])
             wanted = records if beyond else [record for record in records if record.offset < to_offset]
             if wanted:
                 yield wanted
-            elif not records and await self._consumer.position(self._at) == position:
-                continue
 
 
 OpenLog = Callable[[Partition], AbstractAsyncContextManager[LogReader]]
@@ -131,3 +129,4 @@ class SeenIdsOfWorker:
         async for records in log.read(from_offset, to_offset):
             for decoded, _ in read_records(records, log.partition, self._partitions[log.partition.topic]).decoded:
                 counts(seen, decoded)
+        seen.judged_to = max(seen.judged_to, to_offset)

@@ -12,6 +12,7 @@ from typing import Any
 import faust
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
 from mode import Service
 from redis.asyncio import Redis
@@ -172,10 +173,12 @@ def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap, isolation_level="read_committed", auto_offset_reset="none"
         )
-        await consumer.start()
         try:
+            await consumer.start()
             consumer.assign([at])
             yield LogReader(partition, consumer, at)
+        except KafkaError as error:
+            raise StoreUnavailable("kafka", str(error)) from error
         finally:
             await consumer.stop()
 

@@ -84,7 +84,7 @@ def decode(record: Record, topic: str) -> Decoded:
     if len(value) > MAX_VALUE_BYTES:
         raise Undecodable(f"the value has {len(value):,} bytes; at most {MAX_VALUE_BYTES:,} are read")
     headers = dict(record.headers)
-    content_type = headers.get("content-type", b"").split(b";")[0].strip().lower()
+    content_type = (headers.get("content-type") or b"").split(b";")[0].strip().lower()
     if content_type == STRUCTURED:
         event_type, event_id, recorded_time, data = _structured(value)
     else:
