@@ -7,7 +7,7 @@ whose source fails, leaves nothing. What speaks XML goes through miniopy-async, 
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,7 +241,7 @@ class Storage:
             found.last_modified or datetime.now(UTC),
         )
 
-    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` to before `end`, chunk by chunk; close it (`aclosing`) when you stop early. Raises NoSuchObject."""
         whole = start == 0 and end is None
         headers = {} if whole else {"Range": f"bytes={start}-{'' if end is None else end - 1}"}

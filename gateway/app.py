@@ -11,6 +11,7 @@ from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.log import open_log
 from compose.settings import Settings
 from compose.storage import open_storage
+from gateway.delivery import Shelf
 from gateway.freshness import open_freshness
 from gateway.health import measure
 from gateway.keys import (
@@ -26,6 +27,7 @@ from gateway.keys import (
     RESUME,
     SEARCH,
     SETTINGS,
+    SHELF,
     STATISTICS,
     STORAGE,
     TOP_STREAMS,
@@ -53,6 +55,7 @@ def build_app(settings: Settings) -> web.Application:
     """The gateway on the servers of `settings`. Opening connects to nothing, so a server that is down stops no start."""
     app = web.Application(middlewares=[measure, identify, cookies, pages, problems], client_max_size=2**63 - 1)
     app[SETTINGS] = settings
+    app[SHELF] = Shelf()
     app[OPENAPI] = document(routes())
     app.add_routes([*routes(), *page_routes()])
     setup_pages(app)

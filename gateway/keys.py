@@ -15,6 +15,7 @@ from projections.queries.search import Search
 from projections.queries.statistics import Statistics
 
 if TYPE_CHECKING:
+    from gateway.delivery import Shelf
     from gateway.freshness import Freshness
     from gateway.leaderboard import TopStreams
     from gateway.viewers import Viewers
@@ -35,3 +36,4 @@ SEARCH = web.AppKey("search", Search)
 VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")
 FRESHNESS: "web.AppKey[Freshness]" = web.AppKey("freshness")
 TOP_STREAMS: "web.AppKey[TopStreams]" = web.AppKey("top_streams")
+SHELF: "web.AppKey[Shelf]" = web.AppKey("shelf")

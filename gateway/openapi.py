@@ -48,6 +48,7 @@ TAGS = {
 PATH_PARAMETERS = {
     "id": ("the film's id", r"^[A-Za-z0-9._:-]{1,64}$"),
     "quality": ("such as 720p", r"^[1-9][0-9]{1,3}p$"),
+    "sheet": ("as the storyboard names it", r"^storyboard-[A-Za-z0-9_-]{1,100}[.]jpg$"),
     "segment": ("as the playlist names it", r"^[A-Za-z0-9._-]{1,128}$"),
     "name": ("an event type", r"^[a-z0-9_.]{1,100}$"),
 }
@@ -120,6 +121,7 @@ DESCRIBED: dict[str, Described] = {
     "segment": Described("films", media=BYTES, problems=(404, 412, 416, 503), is_ranged=True),
     "thumbnail": Described("films", media="image/jpeg", problems=(404, 412, 416, 503), is_ranged=True),
     "storyboard": Described("films", media="text/vtt", problems=(404, 412, 416, 503), is_ranged=True),
+    "storyboard_sheet": Described("films", media="image/jpeg", problems=(404, 412, 416, 503), is_ranged=True),
     "record_view": Described(
         "viewers",
         202,

@@ -1,12 +1,13 @@
 """Ranges and preconditions of HTTP (RFC 9110 §13, §14), as pure functions of headers and what is known of the object."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from aiohttp import ETag
 
 SPEC = re.compile(r"[ \t]*(?:(\d+)-(\d*)|-(\d+))[ \t]*", re.ASCII)
+EPOCH = datetime.fromtimestamp(0, UTC)
 MAX_DIGITS = 18  # a longer number lies beyond the end of any object
 
 
@@ -58,9 +59,14 @@ class Conditions(NamedTuple):
     if_unmodified_since: datetime | None = None
 
 
-def evaluate(conditions: Conditions, etag: str, modified_at: datetime) -> Literal[304, 412] | None:
-    """The status that ends a GET or HEAD before its range is looked at, in the order of §13.2.2; None when it goes on."""
-    modified_at = modified_at.replace(microsecond=0)  # HTTP's dates know seconds
+def evaluate(conditions: Conditions, etag: str, modified_at: datetime | None) -> Literal[304, 412] | None:
+    """The status that ends a GET or HEAD before its range is looked at, in the order of §13.2.2; None when it goes on.
+
+    Conditions on a date are ignored where `modified_at` is not known.
+    """
+    if modified_at is None:
+        conditions = conditions._replace(if_modified_since=None, if_unmodified_since=None)
+    modified_at = (modified_at or EPOCH).replace(microsecond=0)  # HTTP's dates know seconds
     if conditions.if_match is not None:
         if not any(tag.value == "*" or (tag.value == etag and not tag.is_weak) for tag in conditions.if_match):
             return 412
@@ -74,6 +80,6 @@ def evaluate(conditions: Conditions, etag: str, modified_at: datetime) -> Litera
     return None
 
 
-def range_still_holds(if_range: str | None, etag: str, last_modified: str) -> bool:
+def range_still_holds(if_range: str | None, etag: str, last_modified: str | None) -> bool:
     """Whether the Range header counts: If-Range is absent, or names exactly this version (§13.1.5; weak tags never do)."""
     return if_range is None or if_range.strip() in (f'"{etag}"', last_modified)

@@ -19,6 +19,7 @@ from gateway import (
 
 ID = "{id:[A-Za-z0-9._:-]{1,64}}"
 QUALITY = "{quality:[1-9][0-9]{1,3}p}"
+SHEET = "{sheet:storyboard-[A-Za-z0-9_-]{1,100}[.]jpg}"
 FILE = "{segment:[A-Za-z0-9._-]{1,128}}"
 
 
@@ -50,6 +51,7 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{video}/hls/{QUALITY}/{FILE}", delivery.segment),
         web.get(f"{video}/thumbnail", delivery.thumbnail),
         web.get(f"{video}/storyboard", delivery.storyboard),
+        web.get(f"{video}/{SHEET}", delivery.storyboard_sheet),
         web.post(f"{video}/views", views.record_view),
         web.put(f"{video}/position", positions.update_position),
         web.get(f"{video}/position", positions.get_position),
