@@ -34,7 +34,7 @@ class MemorySink:
         if current is None or current.place != expected:
             raise CheckpointMoved(self._projection.name, expected)
         for change in changes:
-            self._write(change)
+            self.write(change)
         self._checkpoints[at] = current._replace(place=expected._replace(offset=next_offset))
 
     async def tick(self, now: datetime) -> None:
@@ -49,7 +49,8 @@ class MemorySink:
         found = self._tables.get(table, {})
         return [dict(key) | found[key] for key in sorted(found, key=str)]
 
-    def _write(self, change: Change) -> None:
+    def write(self, change: Change) -> None:
+        """Let one change take effect."""
         rows = self._tables.setdefault(change.table, {})
         if isinstance(change, Remove):
             for key in [key for key in rows if change.key.items() <= dict(key).items()]:
