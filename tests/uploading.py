@@ -59,9 +59,10 @@ class Gateway(NamedTuple):
 
     async def until_nothing_is_begun(self) -> None:
         """No upload in parts is left in the store."""
-        async with asyncio.timeout(20):
-            while (await self.storage._minio._list_multipart_uploads(self.storage.bucket, prefix="videos/")).uploads:
-                await asyncio.sleep(0.05)
+        deadline = asyncio.get_running_loop().time() + 20
+        while (await self.storage._minio._list_multipart_uploads(self.storage.bucket, prefix="videos/")).uploads:
+            assert asyncio.get_running_loop().time() < deadline, "an upload that was given up is still there"
+            await asyncio.sleep(0.05)
 
     async def events(self) -> list[Decoded]:
         """All that lies on `videos`, in order."""
