@@ -14,6 +14,7 @@ from tests.servers import Servers
 RUN = pytest.StashKey[Servers]()
 FAILED = pytest.StashKey[bool]()
 SYSTEM = {*SERVERS, *PROGRAMS}
+ORDER = ("unit", "contract", "integration", "faults", "browser")
 numbers = itertools.count(1)
 
 
@@ -21,6 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """The run's addresses go to the environment before any test module is imported: `settings()` then answers them."""
     servers = config.stash[RUN] = Servers(os.environ.get("ET_SERVERS", "local"))
     os.environ.update(servers.endpoints(servers.prefix))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need nothing first: meanwhile the servers start."""
+    items.sort(key=lambda item: next((ORDER.index(part) for part in item.path.parts if part in ORDER), len(ORDER)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
