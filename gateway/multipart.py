@@ -30,6 +30,7 @@ from compose.storage import (
     WrongLength,
 )
 from gateway.answers import Body, Query, accepted, answer, bad_parameter, invalid_field, read_body, read_query
+from gateway.forms import SILENCE_SECONDS
 from gateway.keys import LOG, SETTINGS, STORAGE
 from gateway.problems import Problem, unavailable
 from gateway.tickets import (
@@ -46,7 +47,6 @@ from schemas.bounds import INT64_MAX, Title
 from schemas.events import Event, Metadata, UploadAborted, UploadInitiated, VideoUploaded
 from schemas.log import Place
 
-SILENCE_SECONDS = 60.0  # a client that sends nothing for so long is gone
 MISSING_NAMED = 20
 COMPLETE_BODY_BYTES = 2 * 2**20  # 10,000 parts with their etags
 
