@@ -36,7 +36,7 @@ HEARTBEAT_MS = 2_000
 # A partition whose store is down is not polled. Left at its five minutes, the consumer would silently leave its group and go on
 # believing that it owns the partition; that a reader is alive is what heartbeats are for.
 IDLE_MS = 24 * 60 * 60 * 1_000
-DRAIN_SECONDS = 10.0  # for the one call in flight, when a partition is taken away
+DRAIN_SECONDS = 5.0  # for the one call in flight, when a partition is taken away
 FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.1, 10.0
 
 logger = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class Reader:
         self._deliver = deliver
         self._on_hold, self._on_release = on_hold, on_release
         self._handover = Handover(projection.name)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Batch | None] = {}  # each with the batch that it is to hand over
         self._came_back = asyncio.Condition()
         self._failure: BaseException | None = None
         self._consumer = self._new_consumer()
@@ -171,10 +171,10 @@ class Reader:
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
 
     async def _end(self) -> None:
+        await self.revoke(self._handover.held)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.revoke(self._handover.held)
         with contextlib.suppress(KafkaError, OSError):
             await self._consumer.stop()
 
@@ -186,15 +186,26 @@ class Reader:
             self._on_hold(self.projection.name, partition)
 
     async def revoke(self, partitions: Iterable[Partition]) -> None:
-        """The group takes these away; returns when nothing of theirs is in flight, within ten seconds."""
+        """The group takes these away; returns when no agent has anything of theirs, within five seconds."""
         taken = list(partitions)
         self._handover.revoked(taken)
+        await self._withdraw(taken)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS), self._came_back:
                 await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
         for partition in taken:
             self.refusals.pop(partition, None)
             self._on_release(self.projection.name, partition)
+
+    async def _withdraw(self, taken: Iterable[Partition]) -> None:
+        """What waits to be handed to an agent, perhaps because a store is down, is not handed over any more."""
+        waiting = {task: batch for task, batch in self._tasks.items() if batch and batch.partition in taken}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for task, batch in waiting.items():
+            if batch and task.cancelled():
+                self._carry_out(self._handover.failed(batch))
 
     async def _tell(self) -> None:
         async with self._came_back:
@@ -215,15 +226,15 @@ class Reader:
                 case ReadCheckpoint():
                     self._start(self._read_checkpoint(command))
                 case Deliver(batch, attempt):
-                    self._start(self._deliver_later(batch, attempt))
+                    self._start(self._deliver_later(batch, attempt), batch)
 
-    def _start(self, work: Awaitable[None]) -> None:
+    def _start(self, work: Awaitable[None], batch: Batch | None = None) -> None:
         task = asyncio.ensure_future(work)
-        self._tasks.add(task)
+        self._tasks[task] = batch
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()):
             self._failure = error
 

@@ -4,9 +4,11 @@ faust -A agents --loop uvloop worker --loglevel info
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import faust
@@ -14,7 +16,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
+from faust.channels import Channel
 from mode import Service
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from redis.asyncio import Redis
 
 from agents.folding import Folding
@@ -50,6 +54,7 @@ def new_app(settings: Settings) -> faust.App:
         topic_partitions=1,
         topic_disable_leader=True,
         broker_commit_every=1,
+        datadir=Path(gettempdir()) / settings.named("agents"),  # for tables, of which there are none
         # Faust starts nothing before its own group has met: without a name that outlives the process, a restart after a
         # kill would first wait out the dead member's session, a minute.
         consumer_group_instance_id=settings.worker_id or None,
@@ -59,8 +64,28 @@ def new_app(settings: Settings) -> faust.App:
     )
 
 
+class Batches(Channel[Batch]):
+    """A channel that keeps what lies in it.
+
+    Faust empties its own channels, and its streams skip their events, whenever its own group rebalances, which has nothing to do with
+    our batches. One queue serves every agent that takes from it.
+    """
+
+    @property
+    def queue(self) -> Any:
+        if self._queue is None:
+            self._queue = ThrowableQueue(flow_control=FlowControlEvent(initially_suspended=False))
+        return self._queue
+
+    def _clone_args(self) -> Mapping[str, Any]:
+        return {**super()._clone_args(), "queue": self.queue}
+
+    async def put(self, value: Any) -> None:
+        await self.queue.put(value)
+
+
 app = new_app(settings())
-channels = {name: app.channel(maxsize=64) for name in streams().agents}
+channels = {name: Batches(app) for name in streams().agents}
 control = app.topic(settings().named("agents-control"), partitions=1, internal=True, value_serializer="raw")
 readers: dict[str, Reader] = {}
 
@@ -134,7 +159,7 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
     counts = projection.counts_once
 
     async def deliver(batch: Batch) -> None:
-        await channel.send(value=batch)
+        await channel.put(batch)
 
     return Reader(
         settings(),
