@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -62,6 +62,7 @@ class Reader:
         settings: Settings,
         projection: Projection,
         sink: Sink,
+        partitions: Mapping[str, int],
         *,
         fold: Callable[[Batch], Awaitable[None]],
         deliver: Callable[[Batch], Awaitable[None]],
@@ -72,6 +73,7 @@ class Reader:
         self.refusals: dict[Partition, str] = {}
         self._settings = settings
         self._sink = sink
+        self._partitions = {topic: partitions[topic] for topic in projection.topics}
         self._fold = fold
         self._deliver = deliver
         self._on_hold, self._on_release = on_hold, on_release
@@ -135,6 +137,7 @@ class Reader:
         while True:
             try:
                 await self._sink.prepare()
+                await self._check_topics()
                 await self._consumer.start()
                 break
             except (StoreUnavailable, KafkaError, OSError) as error:
@@ -148,6 +151,14 @@ class Reader:
         topics = [self._settings.named(topic) for topic in self.projection.topics]
         self._consumer.subscribe(topics, listener=_Listener(self))
         logger.info("reading", projection=self.projection.name, topics=topics)
+
+    async def _check_topics(self) -> None:
+        """Raises KafkaError or StoreUnavailable unless each topic is there, as it is declared: a consumer might create it otherwise."""
+        names = {self._settings.named(topic): count for topic, count in self._partitions.items()}
+        for name, identity in (await log_identities(self._settings.kafka_bootstrap, names)).items():
+            if identity.partitions != names[name]:
+                why = f"{name} has {identity.partitions} partitions, and streams.yaml declares {names[name]}"
+                raise StoreUnavailable("kafka", f"{why}: growing a topic is a migration")
 
     async def _fetch(self) -> None:
         epochs = self._handover.reading()

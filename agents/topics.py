@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 
@@ -112,6 +112,15 @@ async def open_client(bootstrap: str) -> AsyncIterator[Any]:
         yield client
     finally:
         await client.close()
+
+
+async def answers(bootstrap: str) -> bool:
+    """Whether a broker does."""
+    try:
+        async with open_client(bootstrap):
+            return True
+    except KafkaError:
+        return False
 
 
 async def log_identities(bootstrap: str, topics: Iterable[str]) -> dict[str, LogIdentity]:

@@ -4,6 +4,7 @@ faust -A agents --loop uvloop worker --loglevel info
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from redis.asyncio import Redis
 from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.parking import Parking
-from agents.reader import Reader
+from agents.reader import Reader, back_off_seconds
 from agents.seen import LogReader, SeenIdsOfWorker
+from agents.topics import answers
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
@@ -44,10 +46,26 @@ POSTGRES_CONNECTIONS = 16
 logger = structlog.get_logger(__name__)
 
 
+class App(faust.App):
+    """Waits for a broker before Faust starts, which would end without one."""
+
+    async def on_first_start(self) -> None:
+        start_logging(settings(), "worker")
+        for name in ("faust", "mode"):  # each part that starts and stops would have its line
+            logging.getLogger(name).setLevel(logging.WARNING)
+        attempt = 0
+        while not await answers(settings().kafka_bootstrap):
+            attempt += 1
+            if attempt == 1:
+                logger.warning("waiting for Kafka", bootstrap=settings().kafka_bootstrap)
+            await asyncio.sleep(back_off_seconds(attempt))
+        await super().on_first_start()
+
+
 def new_app(settings: Settings) -> faust.App:
     """Faust supervises and gives the commands; batches come from our own readers, so its one topic is for control alone."""
     brokers = [f"kafka://{broker.strip()}" for broker in settings.kafka_bootstrap.split(",")]
-    return faust.App(
+    return App(
         settings.named("agents"),
         broker=brokers,
         store="memory://",
@@ -117,7 +135,6 @@ class Reading(Service):
     """The readers of every projection, from the worker's start to its end."""
 
     async def on_start(self) -> None:
-        start_logging(settings(), "worker")
         self._open = AsyncExitStack()
         pool = await self._open.enter_async_context(open_postgres(settings(), connections=POSTGRES_CONNECTIONS))
         redis = await self._open.enter_async_context(open_redis(settings()))
@@ -165,6 +182,7 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
         settings(),
         projection,
         sink,
+        partitions,
         fold=folding.fold,
         deliver=deliver,
         on_hold=seen.hold if counts else lambda name, partition: None,
