@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from agents.handover import (
     Batch,
@@ -169,6 +169,9 @@ class Reader:
         wanted = {self._topic_partition(partition): partition for partition in epochs}
         try:
             fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+        except NoOffsetForPartitionError:
+            # Assigned anew while we waited: it has no position until its checkpoint is read.
+            return
         except OffsetOutOfRangeError as error:
             for topic_partition in error.args[0]:
                 self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))

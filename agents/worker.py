@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.parking import Parking
-from agents.reader import Reader, back_off_seconds
+from agents.reader import FETCH_WAIT_MS, Reader, back_off_seconds
 from agents.seen import LogReader, SeenIdsOfWorker
 from agents.topics import answers
 from compose.connections import open_elasticsearch, open_postgres, open_redis
@@ -214,7 +214,10 @@ def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:
     async def open_log(partition: Partition) -> AsyncIterator[LogReader]:
         at = TopicPartition(settings.named(partition.topic), partition.number)
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap, isolation_level="read_committed", auto_offset_reset="none"
+            bootstrap_servers=settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         try:
             await consumer.start()
