@@ -10,6 +10,7 @@ const page = document.querySelector("#watch");
 const { id } = page.dataset;
 const path = `/api/videos/${encodeURIComponent(id)}`;
 const video = page.querySelector("video");
+const controller = page.querySelector("media-controller");
 const offer = page.querySelector("#offer");
 const waiting = page.querySelector("#waiting");
 const playback = uuid7();
@@ -116,7 +117,7 @@ function play() {
 // Playing
 
 async function start(address) {
-  page.querySelector("media-controller").hidden = false;
+  controller.hidden = false;
   waiting.hidden = true;
   const { default: Hls } = await import(page.dataset.vendor);
   if (Hls.isSupported()) {
@@ -182,6 +183,7 @@ function offerQualities(hls, Hls) {
   function open(isOpen) {
     menu.hidden = !isOpen;
     button.setAttribute("aria-expanded", String(isOpen));
+    controller.setAttribute("autohide", isOpen ? "-1" : "2"); // an open menu does not fade away under its reader
     if (isOpen) menu.querySelector("[aria-checked=true]")?.focus();
   }
   button.addEventListener("click", () => open(menu.hidden));
