@@ -81,6 +81,7 @@ class Reader:
         self._tasks: dict[asyncio.Task[None], Batch | None] = {}  # each with the batch that it is to hand over
         self._came_back = asyncio.Condition()
         self._failure: BaseException | None = None
+        self._held_up: set[Partition] = set()  # by a store that is down; said for the first of them alone
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -103,13 +104,19 @@ class Reader:
             logger.info("the checkpoint was moved by another worker", projection=self.projection.name, why=str(moved))
             commands = self._handover.moved(batch)
         except StoreUnavailable as unavailable:
-            logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
+            if not self._held_up:
+                logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
+            self._held_up.add(batch.partition)
             commands = self._handover.unavailable(batch)
         except BaseException:
             self._carry_out(self._handover.failed(batch))
             await self._tell()
             raise
         else:
+            if batch.partition in self._held_up:
+                self._held_up.remove(batch.partition)
+                if not self._held_up:
+                    logger.info("the store is back", projection=self.projection.name)
             commands = self._handover.applied(batch)
         self._carry_out(commands)
         await self._tell()
@@ -209,6 +216,7 @@ class Reader:
                 await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
         for partition in taken:
             self.refusals.pop(partition, None)
+            self._held_up.discard(partition)
             self._on_release(self.projection.name, partition)
 
     async def _withdraw(self, taken: Iterable[Partition]) -> None:
@@ -265,9 +273,13 @@ class Reader:
             # The ends after the checkpoint, which another may have moved past an end that was asked for before.
             log = await self._log(partition, identity)
         except (StoreUnavailable, KafkaError, OSError) as error:
-            logger.warning(
-                "a checkpoint cannot be read", projection=self.projection.name, partition=str(partition), why=str(error)
-            )
+            if attempt == 0:
+                logger.warning(
+                    "a checkpoint cannot be read",
+                    projection=self.projection.name,
+                    partition=str(partition),
+                    why=str(error),
+                )
             self._carry_out(self._handover.checkpoint_failed(partition, epoch))
             return
         # Between the answer and the seek lies no await, so the assignment that the hand-over knows is the consumer's.

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 
 import structlog
 
@@ -9,6 +10,25 @@ from compose.settings import Settings
 
 # They report each attempt to reach a server that is down; our own lines say it once.
 TALKATIVE = ("aiokafka", "elastic_transport", "asyncio", "kafka", "aiohttp.access")
+
+AGAIN_AFTER_SECONDS = 60.0
+
+
+class Seldom(logging.Filter):
+    """What a talkative library says again and again is let through once a minute: a broker that is down brings 400 lines a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(TALKATIVE):
+            return True
+        line, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._said.get(line, -AGAIN_AFTER_SECONDS) < AGAIN_AFTER_SECONDS:
+            return False
+        self._said[line] = now
+        return True
 
 
 def start_logging(settings: Settings, service: str) -> None:
@@ -26,6 +46,7 @@ def start_logging(settings: Settings, service: str) -> None:
     )
     # Not `sys.stderr`, which Faust replaces by its own logger.
     handler = logging.StreamHandler(sys.__stderr__)
+    handler.addFilter(Seldom())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
