@@ -18,6 +18,7 @@ from schemas.log import Place
 from schemas.partitions import partitions_of
 
 LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
+LONGEST_DETAIL = 1_000  # it may quote a key of any length
 
 logger = structlog.get_logger(__name__)
 
@@ -129,7 +130,7 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
                 )
         except Poison as poison:
             place = Place(partition.topic, partition.number, record.offset)
-            read.poison.append(Parked(place, record, poison.reason, str(poison)))
+            read.poison.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
         else:
             read.decoded.append((decoded, record))
     return read

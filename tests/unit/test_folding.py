@@ -1,0 +1,148 @@
+"""One batch: what is poison is parked before the checkpoint moves, and what the store refuses is found and parked alone."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from agents.folding import Folding
+from agents.handover import Batch, Partition
+from agents.parking import Parked
+from projections.changes import Change
+from projections.counting import SeenIds
+from projections.projection import Projection
+from projections.sinks.memory import MemorySink
+from projections.sinks.sink import ChangeRefused, LogIdentity, StoreUnavailable
+from projections.views import views
+from schemas.envelope import encode
+from schemas.log import Place
+from schemas.partitions import partition_of
+from schemas.streams import streams
+from tests.records import Kept, kept
+from tests.working import viewed
+
+PARTITIONS = {"views": 1}
+LOG = LogIdentity("cluster", "topic", 1)
+NOW = datetime(2026, 5, 1, 20, tzinfo=UTC)
+HOME = Partition("views", 0)
+
+
+class FussySink(MemorySink):
+    """Refuses every change that speaks of the film `refused`."""
+
+    async def apply(
+        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+    ) -> None:
+        if refused := [change for change in changes if "refused" in str(change)]:
+            raise ChangeRefused(views.name, refused, "it does not fit")
+        await super().apply(changes, expected=expected, next_offset=next_offset, offsets=offsets)
+
+
+class Lot:
+    """Parked records in a list; `is_down` as Postgres may be."""
+
+    def __init__(self) -> None:
+        self.parked: list[Parked] = []
+        self.is_down = False
+
+    async def park(self, parked: Sequence[Parked]) -> None:
+        if self.is_down:
+            raise StoreUnavailable("postgres", "it is down")
+        self.parked += parked
+
+
+class OneWindow:
+    """The seen ids of the one partition."""
+
+    def __init__(self) -> None:
+        self.seen = SeenIds(streams().topics["views"].once_within, start_offset=0)
+
+    async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds:
+        return self.seen
+
+
+class Bench:
+    """A fold of views over a memory sink."""
+
+    def __init__(self, projection: Projection = views) -> None:
+        self.sink, self.lot, self.ids = FussySink(projection), Lot(), OneWindow()
+        self.folding = Folding(projection, self.sink, self.lot, self.ids, PARTITIONS)
+
+    async def fold(self, *records: Kept, from_offset: int = 0) -> None:
+        await self.sink.checkpoint(*HOME, LOG)
+        await self.folding.fold(Batch(1, HOME, from_offset, from_offset + len(records), records))
+
+    @property
+    def counted(self) -> list[str]:
+        return [row["view_id"] for row in self.sink.rows("views")]
+
+    async def next_offset(self) -> int:
+        return (await self.sink.checkpoint(*HOME, LOG)).next_offset
+
+
+def record(offset: int, view_id: str, video_id: str = "film") -> Kept:
+    message = encode(viewed(view_id, video_id, at=NOW), event_id=view_id, source="/tests")
+    return kept(message, partition=0, offset=offset, timestamp=round(NOW.timestamp() * 1_000))
+
+
+async def test_poison_is_parked_and_what_lies_around_it_is_folded() -> None:
+    bench = Bench()
+    await bench.fold(record(0, "a"), record(1, "b")._replace(value=b"no json"), record(2, "c"))
+    assert bench.counted == ["a", "c"]
+    assert [(parked.place.offset, parked.reason) for parked in bench.lot.parked] == [(1, "undecodable")]
+    assert await bench.next_offset() == 3
+
+
+async def test_the_checkpoint_stays_before_poison_that_cannot_be_parked() -> None:
+    bench = Bench()
+    bench.lot.is_down = True
+    with pytest.raises(StoreUnavailable):
+        await bench.fold(record(0, "a"), record(1, "b")._replace(value=None))
+    assert await bench.next_offset() == 0
+
+
+async def test_what_the_store_refuses_is_parked_alone() -> None:
+    bench = Bench()
+    films = ["film", "refused", "film", "film", "refused", "film", "film"]
+    await bench.fold(*(record(offset, f"view-{offset}", film) for offset, film in enumerate(films)))
+    assert bench.counted == ["view-0", "view-2", "view-3", "view-5", "view-6"]
+    assert [(parked.place.offset, parked.reason) for parked in bench.lot.parked] == [
+        (1, "refused-by-store"),
+        (4, "refused-by-store"),
+    ]
+    assert await bench.next_offset() == 7
+
+
+async def test_a_record_on_another_partition_than_its_keys_is_parked_with_the_cure() -> None:
+    stray = record(0, "stray")
+    partitions = next(n for n in range(2, 9) if partition_of(stray.key or b"", n) != 0)
+    bench = Bench()
+    bench.folding = Folding(views, bench.sink, bench.lot, bench.ids, {"views": partitions})
+    await bench.fold(stray)
+    assert bench.lot.parked[0].reason == "wrong-partition"
+    assert "partitioner=murmur2" in bench.lot.parked[0].detail
+
+
+async def test_a_key_of_any_length_is_poison_and_no_more() -> None:
+    bench = Bench()
+    await bench.fold(record(0, "a")._replace(key=b"k" * 1_000_000), record(1, "b"))
+    assert bench.counted == ["b"]
+    assert bench.lot.parked[0].reason == "wrong-key"
+    assert len(bench.lot.parked[0].detail) <= 1_000
+
+
+async def test_a_batch_judged_twice_counts_the_same() -> None:
+    """As after a lost answer: the seen ids know its views already."""
+    bench, again = Bench(), Bench()
+    again.ids = bench.ids
+    again.folding = Folding(views, again.sink, again.lot, bench.ids, PARTITIONS)
+    records = [record(0, "a"), record(1, "a"), record(2, "b")]
+    await bench.fold(*records)
+    await again.fold(*records)
+    assert bench.counted == again.counted == ["a", "b"]
+
+
+async def test_the_seen_ids_stand_where_the_batch_ended_whatever_it_held() -> None:
+    bench = Bench()
+    await bench.fold(record(0, "a"), record(1, "b")._replace(value=None))
+    assert bench.ids.seen.judged_to == 2
