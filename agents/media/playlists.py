@@ -106,7 +106,7 @@ def storyboard(sheets: Sequence[str], count: int, interval_seconds: float, durat
     cues = ["WEBVTT"]
     for number in range(count):
         start = number * interval_seconds
-        end = duration_seconds if number == count - 1 else start + interval_seconds
+        end = duration_seconds if number == count - 1 else (number + 1) * interval_seconds
         sheet, place = divmod(number, tile.columns * tile.rows)
         row, column = divmod(place, tile.columns)
         x, y = column * tile.width, row * tile.height

@@ -82,7 +82,7 @@ def late_clock(path: Path) -> Path:
 
 
 def on_its_side(path: Path) -> Path:
-    upright = film(path / "upright.mp4", size="640x360")
+    upright = film(path / "upright.mp4", size="320x240")
     ffmpeg("-i", upright, "-c", "copy", "-metadata:s:v", "rotate=90", path / "a.mp4")
     return path / "a.mp4"
 
@@ -145,7 +145,7 @@ def web_film(path: Path) -> Path:
         (one_key_frame, 320, 240, 9, True),
         (edit_list, 320, 240, 2.68, True),
         (late_clock, 320, 240, 3, True),
-        (on_its_side, 360, 640, 3, True),
+        (on_its_side, 240, 320, 3, True),
         (wide_pixels, 426, 240, 3, True),
         (cover_picture, 320, 240, 3, True),
         (six_channels, 320, 240, 3, True),
