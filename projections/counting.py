@@ -90,7 +90,8 @@ class SeenIds:
         elif recorded_at_ms - self._generation_start_ms > self._within_ms:
             self._seen_before, self._seen = self._seen, {}
             self._refused_before, self._refused = self._refused, {}
-            self.answers_from = self._generation_start_offset
+            # Never further back than before: what a refill read only to remember was judged on too little.
+            self.answers_from = max(self.answers_from, self._generation_start_offset)
             self._generation_start_ms, self._generation_start_offset = recorded_at_ms, offset
 
 

@@ -1,0 +1,110 @@
+"""The seen ids that a worker's projections share: each is told what the whole log means, wherever it stands and whoever was first."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.folding import counts, read_records
+from agents.handover import Partition
+from agents.seen import SeenIdsOfWorker
+from projections.counting import SeenIds
+from schemas.envelope import encode
+from tests.records import Kept, kept
+from tests.working import viewed
+
+WITHIN = timedelta(hours=6)
+HOME = Partition("views", 0)
+START = datetime(2026, 5, 1, 20, tzinfo=UTC)
+PROJECTIONS = ("views", "statistics", "leaderboard")
+
+
+class LogInMemory:
+    """Stands in for `LogReader`; `opened` counts how often the log was asked."""
+
+    partition = HOME
+
+    def __init__(self, records: Sequence[Kept]) -> None:
+        self.records = records
+        self.opened = 0
+
+    @asynccontextmanager
+    async def open(self, partition: Partition) -> AsyncIterator["LogInMemory"]:
+        self.opened += 1
+        yield self
+
+    async def time_at(self, offset: int) -> int | None:
+        return next((record.timestamp for record in self.records if record.offset >= offset), None)
+
+    async def offset_at(self, time_ms: int) -> int:
+        return next((r.offset for r in self.records if r.timestamp >= time_ms), self.records[-1].offset + 1)
+
+    async def read(self, from_offset: int, to_offset: int) -> AsyncIterator[list[Kept]]:
+        for record in self.records:
+            if from_offset <= record.offset < to_offset:
+                yield [record]
+
+
+def log_of(drawn: Sequence[tuple[str, int]]) -> LogInMemory:
+    """A view of each id, so many minutes after the one before."""
+    records, minutes = [], 0
+    for offset, (view_id, later_minutes) in enumerate(drawn):
+        minutes += later_minutes
+        at = START + timedelta(minutes=minutes)
+        message = encode(viewed(view_id, "film", at=at), event_id=view_id, source="/tests")
+        records.append(kept(message, partition=0, offset=offset, timestamp=round(at.timestamp() * 1_000)))
+    return LogInMemory(records)
+
+
+def worker_over(log: LogInMemory) -> SeenIdsOfWorker:
+    return SeenIdsOfWorker({"views": WITHIN}, {"views": 1}, log.open)  # type: ignore[arg-type]
+
+
+def judged(seen: SeenIds, records: Sequence[Kept]) -> list[int]:
+    """The offsets that count."""
+    return [item.recorded.place.offset for item, _ in read_records(records, HOME, 1).decoded if counts(seen, item)]
+
+
+some_views = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 240)), min_size=1, max_size=30)
+
+
+@given(some_views, st.lists(st.tuples(st.sampled_from(PROJECTIONS), st.integers(1, 8)), max_size=30), st.data())
+async def test_every_projection_is_told_what_the_whole_log_means(
+    drawn: list[tuple[str, int]], turns: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    log = log_of(drawn)
+    whole = judged(SeenIds(WITHIN, start_offset=0), log.records)
+    seen = worker_over(log)
+    at = {name: data.draw(st.integers(0, len(drawn))) for name in PROJECTIONS}
+    for name in PROJECTIONS:
+        seen.hold(name, HOME)
+    for name, size in turns:
+        batch = log.records[at[name] : at[name] + size]
+        if batch:
+            window = await seen.window(name, HOME, at[name])
+            assert judged(window, batch) == [offset for offset in whole if at[name] <= offset < at[name] + size]
+            at[name] += len(batch)
+
+
+async def test_projections_side_by_side_read_the_log_once() -> None:
+    log = log_of([("a", 1), ("b", 1), ("a", 1)])
+    seen = worker_over(log)
+    for name in PROJECTIONS:
+        judged(await seen.window(name, HOME, 0), log.records)
+    assert log.opened == 1
+
+
+async def test_the_last_projection_takes_the_window_with_it() -> None:
+    log = log_of([("a", 1), ("b", 1)])
+    seen = worker_over(log)
+    for name in PROJECTIONS[:2]:
+        seen.hold(name, HOME)
+        await seen.window(name, HOME, 0)
+    seen.release("views", HOME)
+    await seen.window("statistics", HOME, 0)
+    assert log.opened == 1
+    seen.release("statistics", HOME)
+    await seen.window("statistics", HOME, 0)
+    assert log.opened == 2
