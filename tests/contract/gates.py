@@ -1,0 +1,92 @@
+"""Clients with gates: before and after everything they ask of a server a test may cut the line, or hold up who asks."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from elastic_transport import ConnectionError as ElasticsearchGone
+from redis.exceptions import ConnectionError as RedisGone
+
+Gate = Callable[[], Awaitable[None]]
+
+
+class Gates:
+    """Counts the gates that are passed; at number `cut_at` the line is cut, at `hold_at` who passes waits for `release`."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self.passed = 0
+        self.cut_at: int | None = None
+        self.hold: Callable[[int], Awaitable[None]] | None = None
+
+    async def __call__(self) -> None:
+        number = self.passed
+        self.passed += 1
+        if number == self.cut_at:
+            raise self._error
+        if self.hold is not None:
+            await self.hold(number)
+
+
+class Gated:
+    """Any client whose asynchronous methods are questions to a server; attributes that hold more of them are gated too."""
+
+    def __init__(self, client: Any, gates: Gates) -> None:
+        self._client = client
+        self._gates = gates
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        if name in ("indices", "cluster"):
+            return Gated(found, self._gates)
+        if name == "options":
+            return lambda **options: Gated(found(**options), self._gates)
+        if not callable(found) or name.startswith("_") or name == "scan_iter":
+            return found
+
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            await self._gates()
+            answer = await found(*args, **kwargs)
+            await self._gates()
+            return answer
+
+        return ask
+
+
+class GatedPool:
+    """An asyncpg pool whose connections, and whose commits, have gates."""
+
+    def __init__(self, pool: Any, gates: Gates) -> None:
+        self._pool = pool
+        self._gates = gates
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with self._pool.acquire() as connection:
+            yield GatedConnection(connection, self._gates)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(Gated(self._pool, self._gates), name)
+
+
+class GatedConnection:
+    """A connection; a transaction has a gate before its commit and one after it, when its answer may be lost."""
+
+    def __init__(self, connection: Any, gates: Gates) -> None:
+        self._connection = connection
+        self._gates = gates
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        async with self._connection.transaction():
+            yield
+            await self._gates()
+        await self._gates()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(Gated(self._connection, self._gates), name)
+
+
+def gone(store: str) -> Exception:
+    """What the store's client raises when the line is cut."""
+    return {"redis": RedisGone("cut"), "elasticsearch": ElasticsearchGone("cut")}.get(store, OSError("cut"))
