@@ -1,12 +1,15 @@
 """Bodies in and out: strict JSON, checked by a model; answers that say where a write lies."""
 
+import asyncio
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from compose.log import Appended
 from gateway.keys import SETTINGS
@@ -15,6 +18,7 @@ from schemas.log import write_token
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_DEPTH = 32
+BODY_SECONDS = 20.0  # for 64 KiB: whoever is slower holds a connection, not a conversation
 INT64 = range(-(2**63), 2**63)
 TOKEN_HEADER = "X-Event-Position"
 
@@ -33,6 +37,17 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+def _digits(value: object) -> object:
+    # Pydantic would also read 1.0, 1_000, +1 and blanks around a number.
+    if isinstance(value, str) and not re.fullmatch(r"-?(0|[1-9][0-9]{0,18})", value, re.ASCII):
+        raise PydanticCustomError("not_whole", "must be a whole number in digits, such as 10")
+    return value
+
+
+whole = BeforeValidator(_digits)
+"""On a number in a query, after its bounds: those then enter the document too."""
+
+
 class RefusedJson(ValueError):
     """JSON that is well-formed enough to parse and must not be: a key twice, NaN, a NUL, too deep."""
 
@@ -44,9 +59,15 @@ async def read_json(request: web.Request, *, limit: int = MAX_BODY_BYTES) -> byt
         raise Problem(415, "Unsupported media type", detail, [{"header": "Content-Type", "detail": detail}])
     if (request.content_length or 0) > limit:
         raise Problem(413, "Body too large", f"at most {limit:,} bytes are read here")
-    raw = await request.content.read(limit + 1)
-    while len(raw) <= limit and not request.content.at_eof():
-        raw += await request.content.read(limit + 1 - len(raw))
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            raw = await request.content.read(limit + 1)
+            while len(raw) <= limit and not request.content.at_eof():
+                raw += await request.content.read(limit + 1 - len(raw))
+    except TimeoutError:
+        raise Problem(408, "Too slow", f"the body did not arrive within {BODY_SECONDS:g} s; send it again") from None
+    except web.RequestPayloadError:
+        raise _malformed("the body is not encoded as Content-Encoding and Transfer-Encoding say") from None
     if len(raw) > limit:
         raise Problem(413, "Body too large", f"at most {limit:,} bytes are read here")
     check_json(raw)

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import structlog
 from aiohttp import web
+from structlog.contextvars import bound_contextvars
 from uuid_utils import uuid7
 
 from compose.connections import open_elasticsearch, open_postgres, open_redis
@@ -50,6 +52,8 @@ from projections.queries.statistics import Statistics
 
 SOURCE = "/gateway"
 
+logger = structlog.get_logger(__name__)
+
 
 def build_app(settings: Settings) -> web.Application:
     """The gateway on the servers of `settings`. Opening connects to nothing, so a server that is down stops no start."""
@@ -74,6 +78,7 @@ def build_app(settings: Settings) -> web.Application:
             top_streams,
         ]
     )
+    app.on_shutdown.append(end_streams)
     return app
 
 
@@ -107,15 +112,21 @@ async def top_streams(app: web.Application) -> AsyncIterator[None]:
     """The boards that somebody follows."""
     app[TOP_STREAMS] = TopStreams(app)
     yield
+
+
+async def end_streams(app: web.Application) -> None:
+    """Before the requests under way are waited for: a stream would never end by itself."""
     await app[TOP_STREAMS].close()
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every answer carries the request's id, the client's own where it sent one, and tells browsers to guess no types."""
+    """Every answer and every log line carries the request's id, the client's own where it sent one; browsers guess no types."""
     sent = request.headers.get("X-Request-Id", "")
     request_id = sent if sent.isascii() and sent.isprintable() and 0 < len(sent) <= 64 else str(uuid7())
-    response = await handler(request)
+    with bound_contextvars(request_id=request_id):
+        response = await handler(request)
+        logger.debug("answered", method=request.method, path=request.path, status=response.status)
     if not response.prepared:
         response.headers.setdefault("X-Request-Id", request_id)
         response.headers.setdefault("X-Content-Type-Options", "nosniff")

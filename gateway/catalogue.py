@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import Field
 
-from gateway.answers import accepted, answer, read_query
+from gateway.answers import accepted, answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LEADERBOARD, LOG, STATISTICS
 from gateway.problems import not_found
@@ -24,8 +24,8 @@ class Page(After):
 
     content_type: ContentType | None = None
     genre: Label | None = None
-    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 20
-    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE), whole] = 20
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET), whole] = 0
 
 
 async def get_video(request: web.Request) -> web.Response:

@@ -1,18 +1,21 @@
 """Is it alive, is it ready, and what does it see of its servers."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.answers import answer
 from gateway.keys import ELASTICSEARCH, LOG, POSTGRES, REDIS, STORAGE
 from gateway.problems import Handler
 
 CHECK_SECONDS = 2.0
+PROCESSES_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name: processes meet in it
 # Without one of these no film is found and no event is taken; without the others there are fallbacks.
 NEEDED = ("kafka", "postgres")
 
@@ -51,8 +54,12 @@ async def ready(request: web.Request) -> web.Response:
 
 
 async def metrics(_: web.Request) -> web.Response:
-    """`GET /metrics`: this process, in Prometheus' words."""
-    return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    """`GET /metrics`: the gateway, in Prometheus' words: all its processes together, whichever of them answers."""
+    shown = registry
+    if PROCESSES_FOLDER in os.environ:
+        shown = CollectorRegistry()
+        MultiProcessCollector(shown)  # type: ignore[no-untyped-call]
+    return web.Response(body=generate_latest(shown), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def check_servers(app: web.Application) -> dict[str, dict[str, Any]]:

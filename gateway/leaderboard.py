@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp_sse import sse_response
+from aiohttp_sse import EventSourceResponse, sse_response
 from pydantic import Field
 
-from gateway.answers import answer, read_query
+from gateway.answers import answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS
 from gateway.problems import unavailable
@@ -22,6 +22,7 @@ from projections.sinks.sink import StoreUnavailable
 STALE_AFTER = timedelta(seconds=60)  # a board that no worker has ticked for so long is left for the aggregates
 CHANGES_A_SECOND = 4
 MAX_STREAMS = 1_000  # of one process
+PING_SECONDS = 5.0  # so long at most is written to somebody who left
 
 logger = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ logger = structlog.get_logger(__name__)
 class Board(After):
     """Which window, and how many films of it."""
 
-    k: Annotated[int, Field(ge=1, le=1_000)] = 10
+    k: Annotated[int, Field(ge=1, le=1_000), whole] = 10
     timeframe: Timeframe = "day"
 
 
@@ -82,17 +83,17 @@ class TopStreams:
 
     def __init__(self, app: web.Application) -> None:
         self._app = app
-        self._listeners: dict[tuple[int, Timeframe], set[asyncio.Queue[bytes]]] = {}
+        self._listeners: dict[tuple[int, Timeframe], set[asyncio.Queue[bytes | None]]] = {}
         self._readers: dict[tuple[int, Timeframe], asyncio.Task[None]] = {}
         self._latest: dict[tuple[int, Timeframe], bytes] = {}
 
     @contextlib.asynccontextmanager
-    async def listen(self, k: int, timeframe: Timeframe) -> "AsyncIterator[asyncio.Queue[bytes]]":
-        """A queue that always holds the newest board that was not taken yet, and no older one."""
+    async def listen(self, k: int, timeframe: Timeframe) -> "AsyncIterator[asyncio.Queue[bytes | None]]":
+        """A queue that holds the newest board that was not taken yet, and no older one; None once the gateway stops."""
         if sum(map(len, self._listeners.values())) >= MAX_STREAMS:
             raise unavailable("The stream", f"{MAX_STREAMS} follow already; ask again with GET /api/analytics/top")
         board = k, timeframe
-        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._listeners.setdefault(board, set()).add(queue)
         if board in self._latest:
             queue.put_nowait(self._latest[board])
@@ -108,9 +109,13 @@ class TopStreams:
                 self._readers.pop(board).cancel()
 
     async def close(self) -> None:
-        for reader in self._readers.values():
+        """Ends every stream, so that none of them holds up the end of the process."""
+        readers = list(self._readers.values())
+        for reader in readers:
             reader.cancel()
-        await asyncio.gather(*self._readers.values(), return_exceptions=True)
+        await asyncio.gather(*readers, return_exceptions=True)
+        for board in list(self._listeners):
+            self._tell(board, None)
 
     async def _read(self, board: tuple[int, Timeframe]) -> None:
         told: Any = None
@@ -121,15 +126,15 @@ class TopStreams:
                 seen = body["source"], body["items"], body["from"]
                 if seen != told:
                     told = seen
-                    self._tell(board, orjson.dumps(body, option=orjson.OPT_UTC_Z))
+                    self._latest[board] = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+                    self._tell(board, self._latest[board])
             except StoreUnavailable as error:
                 logger.warning("a board cannot be read", board=board, why=str(error))
             except Exception:
                 logger.exception("a board cannot be read", board=board)
             await asyncio.sleep(1 / CHANGES_A_SECOND)
 
-    def _tell(self, board: tuple[int, Timeframe], body: bytes) -> None:
-        self._latest[board] = body
+    def _tell(self, board: tuple[int, Timeframe], body: bytes | None) -> None:
         for queue in self._listeners.get(board, ()):
             with contextlib.suppress(asyncio.QueueEmpty):
                 queue.get_nowait()
@@ -139,9 +144,21 @@ class TopStreams:
 async def follow_top(request: web.Request) -> web.StreamResponse:
     """`GET /api/analytics/top/stream`: the same body as `top`, as a server-sent event whenever it changes."""
     board = read_query(request, Board)
-    async with request.app[TOP_STREAMS].listen(board.k, board.timeframe) as changes, sse_response(request) as response:
-        with contextlib.suppress(ConnectionResetError):
-            while response.is_connected():
-                body = await changes.get()
-                await response.send(body.decode())
+    async with (
+        request.app[TOP_STREAMS].listen(board.k, board.timeframe) as changes,
+        sse_response(request, ping_interval=PING_SECONDS) as response,
+    ):
+        sending = asyncio.create_task(_send(changes, response))
+        try:
+            # Until a ping finds nobody there: a board that stands still would never be written to who left.
+            await response.wait()
+        finally:
+            sending.cancel()
     return response
+
+
+async def _send(changes: asyncio.Queue[bytes | None], response: EventSourceResponse) -> None:
+    with contextlib.suppress(ConnectionResetError, TimeoutError):
+        while body := await changes.get():
+            await response.send(body.decode())
+    response.stop_streaming()

@@ -8,7 +8,7 @@ from pydantic import Field
 from uuid_utils import uuid7
 
 from compose.log import LogUnavailable
-from gateway.answers import Body, accepted, answer, invalid_field, read_body, read_query
+from gateway.answers import Body, accepted, answer, invalid_field, read_body, read_query, whole
 from gateway.catalogue import find_video, told
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LOG, POSITIONS, RESUME
@@ -39,7 +39,7 @@ class Position(Body):
 class Listing(After):
     """How many films."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    limit: Annotated[int, Field(ge=1, le=100), whole] = 20
 
 
 async def update_position(request: web.Request) -> web.Response:

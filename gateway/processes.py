@@ -5,6 +5,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from multiprocessing.process import BaseProcess
 
@@ -15,6 +16,7 @@ from aiohttp import web
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from gateway.app import build_app
+from gateway.health import PROCESSES_FOLDER
 
 SHUTDOWN_SECONDS = 5.0
 KEEPALIVE_SECONDS = 75.0
@@ -30,6 +32,9 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if parent := multiprocessing.parent_process():
+        # A parent that was killed passes nothing on, and its successor starts processes of its own.
+        asyncio.get_running_loop().add_reader(parent.sentinel, stop.set)
     runner = web.AppRunner(
         build_app(settings), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS, keepalive_timeout=KEEPALIVE_SECONDS
     )
@@ -61,6 +66,11 @@ class Parent:
     def run(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        with tempfile.TemporaryDirectory(prefix="entertainmenttime-metrics-") as folder:
+            os.environ[PROCESSES_FOLDER] = folder
+            self._keep_running()
+
+    def _keep_running(self) -> None:
         while not self._stopping:
             for place, child in enumerate(self._children):
                 self._look_after(place, child)

@@ -6,7 +6,7 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import Field, StringConstraints
 
-from gateway.answers import answer, read_query
+from gateway.answers import answer, read_query, whole
 from gateway.catalogue import Page, told
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, SEARCH
@@ -26,7 +26,7 @@ class Beginning(After):
     """What has been typed so far."""
 
     q: Typed = ""
-    limit: Annotated[int, Field(ge=1, le=20)] = SUGGESTIONS
+    limit: Annotated[int, Field(ge=1, le=20), whole] = SUGGESTIONS
 
 
 async def search(request: web.Request) -> web.Response:
