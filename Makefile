@@ -1,6 +1,6 @@
 # Every target brings what it needs first; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs clean check fix test
+.PHONY: help up down status logs clean check fix test bench
 
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m compose.local
@@ -45,3 +45,7 @@ fix: ## format, and mend what ruff can mend
 test: ## every test on servers of its own; k=positions runs those that match
 	$(SETUP) test
 	$(PYTHON) -m pytest $(if $(k),-k "$(k)")
+
+bench: ## figures, side by side with their baselines, on the stack that runs (a few minutes)
+	$(SETUP) bench
+	$(PYTHON) -m benchmarks

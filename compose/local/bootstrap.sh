@@ -33,6 +33,10 @@ fi
 if [ "$goal" = test ]; then
     have chromium || needs chromium
 fi
+if [ "$goal" = bench ]; then
+    have wrk || needs wrk
+    have nginx || needs nginx-light
+fi
 
 # A step's output goes to its log; the screen gets a line when it starts, and one when it ends. It runs as a job, since
 # bash forgets `set -e` within a condition.
