@@ -19,15 +19,19 @@ from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
 APPLY_SECONDS = 30.0
+FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
-# Heard by who waits for a write: "projection topic partition next_offset", once the transaction is committed.
+# Heard by who waits for a write: "projection topic partition next_offset", once the transaction is committed. From then on the
+# transaction ends with its worker's silence: without that, one frozen here would keep the checkpoint's row lock for ever.
 MOVE_CHECKPOINT = """
 with moved as (
     update checkpoints set next_offset = $1, updated_at = now()
     where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
     returning 1
 )
-select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)) from moved
+select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)),
+       set_config('idle_in_transaction_session_timeout', $7, true)
+from moved
 """
 BEGIN_CHECKPOINT = """
 insert into checkpoints (projection, version, topic, partition, next_offset, cluster_id, topic_id, partitions)
@@ -51,6 +55,7 @@ PASSING = (
     asyncpg.OperatorInterventionError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,
 )
@@ -73,11 +78,15 @@ def reaching_postgres() -> Iterator[None]:
 
 
 class PostgresSink:
-    """A projection's tables in Postgres: `{table}_v{version}`, in the schema that the pool's connections look in."""
+    """A projection's tables in Postgres: `{table}_v{version}`, in the schema that the pool's connections look in.
 
-    def __init__(self, pool: Any, projection: Projection) -> None:
+    A worker that freezes in the middle of a batch loses it after `frozen_seconds`: Postgres takes its transaction back.
+    """
+
+    def __init__(self, pool: Any, projection: Projection, *, frozen_seconds: float = FROZEN_SECONDS) -> None:
         self._pool = pool
         self._projection = projection
+        self._frozen = f"{round(frozen_seconds * 1_000)}ms"
         self._types: Mapping[tuple[str, str], str] = {}
 
     async def prepare(self) -> None:
@@ -107,6 +116,8 @@ class PostgresSink:
         with self._refusing(changes), reaching_postgres():
             if not self._types:
                 await self._learn_types()
+            # Made before the transaction begins: who holds a lock does not think.
+            written = [(self._sql(statement.shape), self._arrays(statement)) for statement in statements(changes)]
             async with self._pool.acquire() as connection, connection.transaction():
                 # The checkpoint first: its row lock turns a stale worker away before it writes.
                 moved = await connection.fetch(
@@ -115,14 +126,13 @@ class PostgresSink:
                     self._projection.name,
                     self._projection.version,
                     *expected,
+                    self._frozen,
                     timeout=APPLY_SECONDS,
                 )
                 if not moved:
                     raise CheckpointMoved(self._projection.name, expected)
-                for statement in statements(changes):
-                    await connection.execute(
-                        self._sql(statement.shape), *self._arrays(statement), timeout=APPLY_SECONDS
-                    )
+                for sql, arrays in written:
+                    await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""

@@ -1,15 +1,16 @@
 """Each sink as the contract sees it: how one is made over a client, what is folded into it, and what it then holds."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.provisioning import provision_tables
 from compose.settings import Settings
-from projections.leaderboard import leaderboard
+from projections.leaderboard import WINDOWS, leaderboard
 from projections.positions import positions
 from projections.projection import Projection
 from projections.queries.leaderboard import Leaderboard
@@ -23,25 +24,25 @@ from projections.sinks.redis import RedisSink
 from projections.sinks.sink import Sink
 from projections.statistics import statistics
 from schemas.envelope import Decoded
-from schemas.events import Event
+from schemas.events import Event, VideoViewed
 from tests.contract.gates import Gated, GatedPool, Gates, gone
 from tests.given import EVENING, announced, deleted, recorded, stopped, transcoded, uploaded, viewed
 
-NOW = EVENING + timedelta(hours=1)
+NOW = EVENING + timedelta(minutes=59)  # every view below lies within its hour
 VIDEOS, VIEWERS = ("alien", "heat", "ran"), ("ann", "bob")
 ticks = itertools.count()
 
 
-def views_of(numbers: Sequence[int]) -> list[Event]:
-    return [viewed(VIDEOS[n % 3], f"view-{i}", at=f"20:{n % 60:02}") for i, n in enumerate(numbers)]
+def views_of(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
+    return [viewed(cast[n % 3], f"view-{i}", at=f"20:{n % 60:02}") for i, n in enumerate(numbers)]
 
 
-def positions_of(numbers: Sequence[int]) -> list[Event]:
+def positions_of(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
     states = ("playing", "paused", None)
     return [
         stopped(
             VIEWERS[n % 2],
-            VIDEOS[n % 3],
+            cast[n % 3],
             at=f"20:{n % 60:02}:{i % 60:02}",
             seconds=n,
             session="tv",
@@ -51,17 +52,20 @@ def positions_of(numbers: Sequence[int]) -> list[Event]:
     ]
 
 
-def films_of(numbers: Sequence[int]) -> list[Event]:
+def films_of(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
     kinds: tuple[Callable[[str], Event], ...] = (announced, uploaded, transcoded, deleted)
-    return [announced(VIDEOS[n % 3], f"Film {n}") if n % 4 == 0 else kinds[n % 4](VIDEOS[n % 3]) for n in numbers]
+    return [announced(cast[n % 3], f"Film {n}") if n % 4 == 0 else kinds[n % 4](cast[n % 3]) for n in numbers]
 
 
 class Store:
-    """One projection in one store. `sink()` makes another worker's sink over a line of its own, with its own gates."""
+    """One projection in one store. `sink()` makes another worker's sink over a line of its own, with its own gates.
+
+    Each partition has films of its own, so that what one trial has written is out of the way of the next.
+    """
 
     name: str
     projection: Projection
-    events_of: Callable[[Sequence[int]], list[Event]]
+    events_of: Callable[[Sequence[int], Sequence[str]], list[Event]]
 
     def sink(self, gates: Gates | None = None) -> Sink:
         raise NotImplementedError
@@ -69,18 +73,51 @@ class Store:
     def gates(self) -> Gates:
         return Gates(gone(self.name.partition(" ")[0]))
 
-    def decoded(self, numbers: Sequence[int]) -> list[Decoded]:
+    def decoded(self, numbers: Sequence[int], partition: int) -> list[Decoded]:
         """Events that lie two offsets apart: aborted transactions leave such gaps."""
-        events = type(self).events_of(numbers)
-        return [item for i, event in enumerate(events) for item in recorded([event], first_offset=2 * i)]
+        events = type(self).events_of(numbers, cast_of(partition))
+        return [
+            item
+            for i, event in enumerate(events)
+            for item in recorded([event], partition=partition, first_offset=2 * i)
+        ]
 
-    async def state(self) -> Any:
-        """All that was folded, as plain values."""
+    async def state(self, partition: int) -> Any:
+        """All that was folded of the partition, as plain values."""
+        raise NotImplementedError
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        """What `state` ought to be: the same events folded in memory, one by one."""
         raise NotImplementedError
 
 
-class Memory(Store):
-    name, projection, events_of = "memory", statistics, views_of
+def cast_of(partition: int) -> list[str]:
+    """The films of a partition."""
+    return [f"{video}-{partition}" for video in VIDEOS]
+
+
+def rows_of(projection: Projection, decoded: Sequence[Decoded], table: str) -> list[dict[str, Any]]:
+    """The rows of `table` in memory, in the order of films, viewers and times."""
+    memory = MemorySink(projection)
+    for change in projection.fold(decoded):
+        memory.write(change)
+    return in_order([dict(row) for row in memory.rows(table)])
+
+
+def in_order(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = ("video_id", "viewer_id", "session_id", "start")
+    return sorted(map(dict, rows), key=lambda row: [str(row.get(name)) for name in names])
+
+
+class Counters(Store):
+    projection, events_of = statistics, views_of
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        return [rows_of(statistics, decoded, table) for table in ("hourly", "daily")]
+
+
+class Memory(Counters):
+    name = "memory"
 
     def __init__(self) -> None:
         self._sink = MemorySink(statistics)
@@ -88,8 +125,11 @@ class Memory(Store):
     def sink(self, gates: Gates | None = None) -> Sink:
         return self._sink
 
-    async def state(self) -> Any:
-        return [self._sink.rows(table) for table in ("hourly", "daily")]
+    async def state(self, partition: int) -> Any:
+        cast = cast_of(partition)
+        return [
+            in_order(row for row in self._sink.rows(table) if row["video_id"] in cast) for table in ("hourly", "daily")
+        ]
 
 
 class Postgres(Store):
@@ -99,23 +139,27 @@ class Postgres(Store):
     def sink(self, gates: Gates | None = None) -> Sink:
         return PostgresSink(GatedPool(self._pool, gates) if gates else self._pool, self.projection)
 
+    async def _rows(self, table: str, partition: int) -> list[dict[str, Any]]:
+        sql = f"select * from {table}_v1 where video_id = any($1::text[])"
+        return in_order(await self._pool.fetch(sql, cast_of(partition)))
 
-class PostgresCounters(Postgres):
-    name, projection, events_of = "postgres counters", statistics, views_of
 
-    async def state(self) -> Any:
-        tables = ("hourly_v1", "daily_v1")
-        return [
-            [dict(row) for row in await self._pool.fetch(f"select * from {t} order by video_id, start")] for t in tables
-        ]
+class PostgresCounters(Postgres, Counters):
+    name = "postgres counters"
+
+    async def state(self, partition: int) -> Any:
+        return [await self._rows("hourly", partition), await self._rows("daily", partition)]
 
 
 class PostgresRegisters(Postgres):
     name, projection, events_of = "postgres registers", positions, positions_of
 
-    async def state(self) -> Any:
-        rows = await self._pool.fetch("select * from positions_v1 order by viewer_id, video_id, session_id")
-        return [dict(row) for row in rows]
+    async def state(self, partition: int) -> Any:
+        return await self._rows("positions", partition)
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        # Who never moved has no such column in memory, and a null in a table.
+        return [{"moved_at": None} | row for row in rows_of(positions, decoded, "positions")]
 
 
 class RedisStore(Store):
@@ -129,19 +173,42 @@ class RedisStore(Store):
 class RedisBoard(RedisStore):
     name, projection, events_of = "redis board", leaderboard, views_of
 
-    async def state(self) -> Any:
+    async def state(self, partition: int) -> Any:
         # A board can be read once it has been ticked; every tick lies within the same minute.
         await self.sink().tick(NOW + timedelta(milliseconds=next(ticks) % 50_000))
         reads = Leaderboard(self._redis, self._prefix)
-        return [(await reads.top(10, window)).items for window in ("hour", "day", "all_time")]
+        cast = cast_of(partition)
+        return {
+            window.name: {
+                item.video_id: item.views
+                for item in (await reads.top(1_000, window.name)).items
+                if item.video_id in cast
+            }
+            for window in WINDOWS
+        }
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        views = Counter(item.event.video_id for item in decoded if isinstance(item.event, VideoViewed))
+        return {window.name: views for window in WINDOWS}
 
 
 class RedisRegisters(RedisStore):
     name, projection, events_of = "redis registers", resume, positions_of
 
-    async def state(self) -> Any:
+    async def state(self, partition: int) -> Any:
         reads = Resume(self._redis, self._prefix)
-        return [await reads.position(viewer, video) for viewer in VIEWERS for video in VIDEOS]
+        places = [(video, viewer) for video in cast_of(partition) for viewer in VIEWERS]
+        found = [await reads.position(viewer, video) for video, viewer in places]
+        return [
+            {"video_id": video, "viewer_id": viewer} | stopped._asdict()
+            for (video, viewer), stopped in zip(places, found, strict=True)
+            if stopped
+        ]
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        # One session a viewer: when it moved decides nothing, and is not told.
+        rows = rows_of(resume, decoded, "resume")
+        return [{name: value for name, value in row.items() if name != "moved_at"} for row in rows]
 
 
 class Elasticsearch(Store):
@@ -153,9 +220,15 @@ class Elasticsearch(Store):
     def sink(self, gates: Gates | None = None) -> Sink:
         return ElasticsearchSink(Gated(self._client, gates) if gates else self._client, search, self._prefix)  # type: ignore[arg-type]
 
-    async def state(self) -> Any:
-        found = await self._client.mget(index=f"{self._prefix}search.v1", ids=list(VIDEOS))
-        return [document.get("_source") for document in found["docs"]]
+    async def state(self, partition: int) -> Any:
+        found = await self._client.mget(index=f"{self._prefix}search.v1", ids=cast_of(partition))
+        documents = [document["_source"] for document in found["docs"] if document["found"]]
+        return [{n: v for n, v in document.items() if not n.endswith("_folded")} for document in documents]
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        # JSON knows no moments, only how they are written.
+        rows = rows_of(search, decoded, "videos")
+        return [{n: v.isoformat() if isinstance(v, datetime) else v for n, v in row.items()} for row in rows]
 
 
 STORES = ("memory", "postgres counters", "postgres registers", "redis board", "redis registers", "elasticsearch")

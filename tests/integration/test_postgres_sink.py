@@ -1,0 +1,180 @@
+"""What the sink in Postgres promises beyond the contract of all sinks."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from compose.connections import open_postgres
+from compose.provisioning import provision_tables
+from compose.settings import Settings
+from projections.catalogue import catalogue
+from projections.changes import Change, Increment, Remove, Upsert
+from projections.positions import positions
+from projections.queries.checkpoints import PostgresCheckpoints
+from projections.sinks.postgres import PostgresSink
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
+from projections.statistics import statistics
+from schemas.log import Place
+from tests.contract.gates import GatedPool, Gates
+from tests.given import EVENING, announced, deleted, progressed, recorded, transcoded, uploaded
+
+pytestmark = pytest.mark.usefixtures("postgres")
+
+LOG = LogIdentity("cluster", "topic", 6)
+START = Place("views", 0, 0)
+ONE_VIEW: list[Change] = [Increment("hourly", {"video_id": "heat", "start": EVENING})]
+
+
+@pytest.fixture
+async def pool(settings: Settings) -> AsyncIterator[Any]:
+    await provision_tables(settings)
+    async with open_postgres(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sink(pool: Any) -> PostgresSink:
+    """Counters, ready for their first batch."""
+    made = PostgresSink(pool, statistics)
+    await made.prepare()
+    await made.checkpoint("views", 0, LOG)
+    return made
+
+
+async def views_of(pool: Any, video: str) -> int:
+    total: int = await pool.fetchval("select coalesce(sum(views), 0)::bigint from hourly_v1 where video_id = $1", video)
+    return total
+
+
+async def test_a_worker_frozen_for_good_holds_its_heir_up_for_seconds_only(pool: Any, sink: PostgresSink) -> None:
+    frozen, thaw = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: int) -> None:
+        frozen.set()
+        await thaw.wait()
+
+    gates = Gates(OSError())
+    zombie_sink = PostgresSink(GatedPool(pool, gates), statistics, frozen_seconds=0.5)
+    await zombie_sink.prepare()
+    passed = gates.passed
+    gates.hold = lambda number: hold(number) if number == passed + 1 else asyncio.sleep(0)
+    zombie = asyncio.create_task(zombie_sink.apply(ONE_VIEW, expected=START, next_offset=1))
+    await asyncio.wait_for(frozen.wait(), 10)
+    await asyncio.wait_for(sink.apply(ONE_VIEW, expected=START, next_offset=1), 10)
+    thaw.set()
+    with pytest.raises(StoreUnavailable):
+        await zombie
+    assert await views_of(pool, "heat") == 1
+
+
+async def test_a_connection_that_the_server_ends_is_no_error_of_the_batch(
+    pool: Any, sink: PostgresSink, settings: Settings
+) -> None:
+    async with open_postgres(settings, connections=1) as single:
+        worker = PostgresSink(single, statistics)
+        await worker.prepare()
+        await pool.fetchval("select pg_terminate_backend($1, 5000)", await single.fetchval("select pg_backend_pid()"))
+        with contextlib.suppress(StoreUnavailable):
+            await worker.apply(ONE_VIEW, expected=START, next_offset=1)
+        with contextlib.suppress(CheckpointMoved):
+            await worker.apply(ONE_VIEW, expected=START, next_offset=1)
+    assert await views_of(pool, "heat") == 1
+
+
+@pytest.mark.parametrize("value", ["a\0b", "half a pair: \ud800"])
+async def test_a_value_that_no_table_holds_is_refused_with_nothing_moved(
+    pool: Any, sink: PostgresSink, value: str
+) -> None:
+    with pytest.raises(ChangeRefused) as refused:
+        changes = [*ONE_VIEW, Increment("hourly", {"video_id": value, "start": EVENING})]
+        await sink.apply(changes, expected=START, next_offset=2)
+    assert refused.value.changes
+    assert (await sink.checkpoint("views", 0, LOG)).place == START
+    assert await views_of(pool, "heat") == 0
+
+
+async def test_a_counter_that_would_overflow_is_refused(sink: PostgresSink) -> None:
+    key = {"video_id": "heat", "start": EVENING}
+    await sink.apply([Increment("hourly", key, by=2**63 - 1)], expected=START, next_offset=1)
+    with pytest.raises(ChangeRefused):
+        await sink.apply([Increment("hourly", key)], expected=START._replace(offset=1), next_offset=2)
+
+
+async def test_who_waits_is_told_when_a_checkpoint_has_moved(pool: Any, sink: PostgresSink) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def hear(*told: Any) -> None:
+        heard.put_nowait(told[-1])
+
+    async with pool.acquire() as connection:
+        channel = await connection.fetchval("select current_schema() || '_checkpoints'")
+        await connection.add_listener(channel, hear)
+        await sink.apply(ONE_VIEW, expected=START, next_offset=41)
+        assert await asyncio.wait_for(heard.get(), 10) == "statistics views 0 41"
+        await connection.remove_listener(channel, hear)
+    assert await PostgresCheckpoints(pool, "statistics", version=1).next_offset("views", 0) == 41
+
+
+async def test_a_projection_that_has_not_begun_is_at_zero(pool: Any) -> None:
+    assert await PostgresCheckpoints(pool, "statistics", version=1).next_offset("views", 3) == 0
+
+
+async def test_two_workers_that_count_the_same_films_never_deadlock(pool: Any, sink: PostgresSink) -> None:
+    videos = [f"film-{number}" for number in range(200)]
+
+    async def count(partition: int) -> None:
+        worker = PostgresSink(pool, statistics)
+        await worker.prepare()
+        place = (await worker.checkpoint("views", partition, LOG)).place
+        in_own_order = videos if partition % 2 else videos[::-1]
+        for _ in range(5):
+            changes = [Increment("hourly", {"video_id": video, "start": EVENING}) for video in in_own_order]
+            await worker.apply(changes, expected=place, next_offset=place.offset + 200)
+            place = place._replace(offset=place.offset + 200)
+
+    await asyncio.gather(*(count(partition) for partition in range(1, 5)))
+    assert {await views_of(pool, video) for video in videos[::50]} == {20}
+
+
+async def test_a_row_that_is_removed_may_come_again_in_the_same_batch(pool: Any) -> None:
+    sink = PostgresSink(pool, positions)
+    await sink.prepare()
+    place = (await sink.checkpoint("positions", 0, LOG)).place
+
+    def at(viewer: str, seconds: float) -> Upsert:
+        key = {"viewer_id": viewer, "video_id": "heat", "session_id": ""}
+        values = {"position_seconds": seconds, "completed": False, "updated_at": EVENING + timedelta(seconds=seconds)}
+        return Upsert("positions", key, values, "updated_at")
+
+    changes = [at("ann", 900.0), at("bob", 1.0), Remove("positions", {"viewer_id": "ann"}), at("ann", 5.0)]
+    await sink.apply(changes, expected=place, next_offset=4)
+    rows = await pool.fetch("select viewer_id, position_seconds from positions_v1 order by viewer_id")
+    assert [tuple(row) for row in rows] == [("ann", 5.0), ("bob", 1.0)]
+
+
+async def test_a_whole_life_of_a_film_in_one_batch_is_its_last_state(pool: Any) -> None:
+    sink = PostgresSink(pool, catalogue)
+    await sink.prepare()
+    place = (await sink.checkpoint("videos", 0, LOG)).place
+    life = recorded([announced("a"), uploaded("a"), progressed("a", 0.5), transcoded("a"), deleted("a")])
+    await sink.apply(list(catalogue.fold(life)), expected=place, next_offset=5)
+    row = await pool.fetchrow("select status, progress, variants, deleted_at is not null as gone from videos_v1")
+    assert (row["status"], row["progress"], row["variants"][0]["quality"], row["gone"]) == (
+        "COMPLETED",
+        1.0,
+        "240p",
+        True,
+    )
+
+
+async def test_what_is_dropped_leaves_no_checkpoint_behind(sink: PostgresSink) -> None:
+    await sink.apply(ONE_VIEW, expected=START, next_offset=1)
+    await sink.drop()
+    await sink.prepare()
+    assert (await sink.checkpoint("views", 0, LOG)).place == START
+    with pytest.raises(CheckpointMoved):
+        await sink.apply(ONE_VIEW, expected=START._replace(offset=1), next_offset=2)
