@@ -26,7 +26,8 @@ from schemas.events import VideoViewed
 from schemas.streams import streams
 from tests.servers import Servers
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0
+POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 
 
@@ -116,31 +117,37 @@ async def produce(settings: Settings, views: Iterable[VideoViewed]) -> None:
         await asyncio.gather(*sent)
 
 
-async def totals(settings: Settings, videos: Sequence[str]) -> Totals | None:
-    """What is counted just now; None before there is anything."""
-    try:
-        async with open_postgres(settings, connections=1) as pool, open_redis(settings) as redis:
-            with reaching_postgres():
-                raw = await pool.fetch("select video_id, count(*) from views_v1 group by 1")
-                hourly = await pool.fetch("select video_id, sum(views)::bigint from hourly_v1 group by 1")
-            board = Leaderboard(redis, settings.prefix)
-            counted = {video: (await board.views(video)).all_time for video in videos}
-    except StoreUnavailable:
-        return None
-    return Totals(dict(map(tuple, raw)), dict(map(tuple, hourly)), {v: n for v, n in counted.items() if n})
+@asynccontextmanager
+async def counting(settings: Settings) -> AsyncIterator[Callable[[Sequence[str]], Awaitable[Totals | None]]]:
+    """Yields what tells the totals of some films just now, or None before there are any."""
+    async with open_postgres(settings, connections=1) as pool, open_redis(settings) as redis:
+        board = Leaderboard(redis, settings.prefix)
+
+        async def totals(videos: Sequence[str]) -> Totals | None:
+            try:
+                with reaching_postgres():
+                    raw = await pool.fetch("select video_id, count(*) from views_v1 group by 1")
+                    hourly = await pool.fetch("select video_id, sum(views)::bigint from hourly_v1 group by 1")
+                counted = {video: (await board.views(video)).all_time for video in videos}
+            except StoreUnavailable:
+                return None
+            return Totals(dict(map(tuple, raw)), dict(map(tuple, hourly)), {v: n for v, n in counted.items() if n})
+
+        yield totals
 
 
 async def settled(settings: Settings, expected: Counter[str], *, seconds: float = PATIENCE_SECONDS) -> Totals:
     """The totals once they are as expected, or what they are when patience ends."""
     found: Totals | None = None
+    async with counting(settings) as totals:
 
-    async def are_there() -> bool:
-        nonlocal found
-        found = await totals(settings, list(expected))
-        return found == Totals(expected, expected, expected)
+        async def are_there() -> bool:
+            nonlocal found
+            found = await totals(list(expected))
+            return found == Totals(expected, expected, expected)
 
-    with suppress(TimeoutError):
-        await until(are_there, seconds=seconds)
+        with suppress(TimeoutError):
+            await until(are_there, seconds=seconds)
     assert found is not None, "no worker made any table"
     return found
 
@@ -149,5 +156,5 @@ async def until(found: Callable[[], Awaitable[Any]], *, seconds: float = PATIENC
     """The first answer that is neither None nor False. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while not (answer := await found()):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_SECONDS)
         return answer

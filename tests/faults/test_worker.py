@@ -11,12 +11,12 @@ import pytest
 from compose.settings import Settings
 from schemas.events import VideoViewed
 from tests.servers import Servers
-from tests.working import Totals, produce, provision_log, settled, totals, until, viewed, working
+from tests.working import Totals, counting, produce, provision_log, settled, until, viewed, working
 
-pytestmark = pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch")
+pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch"), pytest.mark.timeout(400)]
 
 FILMS = [f"film-{i}" for i in range(20)]
-PART = 6_000
+PART = 3_000
 
 
 def some_views(part: int) -> list[VideoViewed]:
@@ -25,7 +25,7 @@ def some_views(part: int) -> list[VideoViewed]:
     return [viewed(f"view-{max(0, i - PART if i % 20 == 0 else i)}", FILMS[i % 7]) for i in range(first, first + PART)]
 
 
-def counted(views: Sequence[VideoViewed]) -> Counter[str]:
+def what_counts(views: Sequence[VideoViewed]) -> Counter[str]:
     """What the log means, by the plainest fold: each id once, where it came first."""
     first: dict[str, str] = {}
     for view in views:
@@ -34,11 +34,13 @@ def counted(views: Sequence[VideoViewed]) -> Counter[str]:
 
 
 async def more_than(settings: Settings, views: int) -> None:
-    async def are_counted() -> bool:
-        found = await totals(settings, FILMS)
-        return found is not None and all(sum(by_film.values()) > views for by_film in found)
+    async with counting(settings) as totals:
 
-    await until(are_counted)
+        async def are_counted() -> bool:
+            found = await totals(FILMS)
+            return found is not None and all(sum(by_film.values()) > views for by_film in found)
+
+        await until(are_counted)
 
 
 async def test_totals_are_exact_after_a_worker_is_killed_twice_in_the_middle(
@@ -54,7 +56,7 @@ async def test_totals_are_exact_after_a_worker_is_killed_twice_in_the_middle(
                 worker.kill()
                 worker.start()
             await producing
-        expected = counted([*chain(*parts)])
+        expected = what_counts([*chain(*parts)])
         assert await settled(settings, expected) == Totals(expected, expected, expected)
 
 
@@ -65,11 +67,11 @@ async def test_another_worker_takes_over_what_a_killed_one_held(
     parts = [some_views(part) for part in range(2)]
     with working(settings, servers, tmp_path, "one", "two") as (one, two):
         await produce(settings, parts[0])
-        first = counted(parts[0])
+        first = what_counts(parts[0])
         assert await settled(settings, first) == Totals(first, first, first)
         one.kill()
         await produce(settings, parts[1])
-        expected = counted([*chain(*parts)])
+        expected = what_counts([*chain(*parts)])
         assert await settled(settings, expected) == Totals(expected, expected, expected)
         assert two.process.poll() is None
 
@@ -85,10 +87,10 @@ async def test_a_worker_that_was_frozen_and_overtaken_writes_nothing_when_it_tha
         one.freeze()
         await producing
         await produce(settings, parts[1])
-        overtaken = counted(parts[0] + parts[1])
+        overtaken = what_counts(parts[0] + parts[1])
         assert await settled(settings, overtaken) == Totals(overtaken, overtaken, overtaken)
         one.thaw()
         await produce(settings, parts[2])
-        expected = counted([*chain(*parts)])
+        expected = what_counts([*chain(*parts)])
         assert await settled(settings, expected) == Totals(expected, expected, expected)
         assert [one.process.poll(), two.process.poll()] == [None, None]

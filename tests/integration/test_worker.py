@@ -26,17 +26,17 @@ from tests.servers import Servers
 from tests.working import (
     Totals,
     Worker,
+    counting,
     produce,
     producing,
     provision_log,
     settled,
-    totals,
     until,
     viewed,
     working,
 )
 
-pytestmark = pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch")
+pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch"), pytest.mark.timeout(200)]
 
 
 @pytest.fixture
@@ -115,7 +115,8 @@ async def test_a_transaction_that_was_aborted_is_passed_and_counts_nothing(setti
 
 async def test_a_worker_told_to_stop_stops_in_seconds(settings: Settings, worker: Worker) -> None:
     await produce(settings, [viewed(f"view-{i}", "film") for i in range(2_000)])
-    await until(lambda: totals(settings, ["film"]))
+    async with counting(settings) as totals:
+        await until(lambda: totals(["film"]))
     assert worker.stop() == 0
 
 
@@ -136,7 +137,8 @@ async def test_a_topic_created_anew_is_refused_with_the_way_out(settings: Settin
         return all(f"faust -A agents rebuild {name}" in worker.said for name in ("views", "statistics", "leaderboard"))
 
     await until(refused)
-    assert await totals(settings, ["film"]) == Totals(*[{"film": 100}] * 3)
+    async with counting(settings) as totals:
+        assert await totals(["film"]) == Totals(*[{"film": 100}] * 3)
 
 
 async def test_a_worker_that_starts_before_its_servers_waits_for_them(
