@@ -25,7 +25,7 @@ from compose.settings import Settings
 from tests.containers import start_containers
 from tests.sweeping import sweep
 
-START_SECONDS = 180
+START_SECONDS = 400
 KEPT_LOGS = ROOT / "test-output" / "log"
 
 

@@ -20,7 +20,7 @@ class Service(ABC):
     waits_for: ClassVar[str]
     ports: ClassVar[tuple[str, ...]] = ()
     twins: ClassVar[bool] = False  # whether each port has a gRPC twin at +10,000
-    start_patience_seconds: ClassVar[float] = 90
+    start_patience_seconds: ClassVar[float] = 180  # seconds on a machine at rest, minutes on one that is busy
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     stop_patience_seconds: ClassVar[float] = 10
 
