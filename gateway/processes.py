@@ -1,7 +1,6 @@
 """The gateway's processes: as many as set, on one port (SO_REUSEPORT); the first keeps the others alive."""
 
 import asyncio
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -48,8 +47,11 @@ async def serve(settings: Settings) -> None:
 
 
 def run() -> None:
+    """One process, from its start to its end."""
     start_logging(settings(), "gateway")
     uvloop.run(serve(settings()))
+    # All is closed and said: taking the interpreter apart would only make a stop wait for seconds on a busy machine.
+    os._exit(0)
 
 
 class Parent:
@@ -75,6 +77,8 @@ class Parent:
             for place, child in enumerate(self._children):
                 self._look_after(place, child)
             time.sleep(LOOK_SECONDS)
+        for child in filter(None, self._children):
+            child.terminate()
         deadline = time.monotonic() + SHUTDOWN_SECONDS + 1
         for child in filter(None, self._children):
             child.join(max(0.0, deadline - time.monotonic()))
@@ -100,6 +104,3 @@ class Parent:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
-        for child in filter(None, self._children):
-            with contextlib.suppress(ProcessLookupError):
-                child.terminate()
