@@ -11,6 +11,7 @@ from projections.sinks.elasticsearch import index_name, reaching_elasticsearch
 from projections.spelling import folded
 
 MAX_QUERY_WORDS = 16
+MAX_WORD_LETTERS = 64  # what is longer is no word, and looking for its misspellings takes seconds
 FACETS = ("content_type", "genre")
 FACET_SIZE = 50
 # Two letters must be right; up to five may have one mistake, more letters two. Of three words or more, one may be another word altogether.
@@ -21,6 +22,8 @@ WITH_MISTAKES = {
     "max_expansions": 100,
     "minimum_should_match": "2<-1 5<70%",
 }
+TEXTS = ("title", "show_title", "description")
+EXCERPT_WORDS = 30
 FIELDS = ("title_folded^4", "show_title_folded^3", "description_folded")
 
 
@@ -70,7 +73,7 @@ class Search:
                 post_filter={"bool": {"filter": list(terms.values())}} if terms else None,
                 aggs={name: _facet(name, terms) for name in FACETS},
                 highlight=_highlight(query),
-                source_includes=["title", "show_title"],
+                source_includes=list(TEXTS),
                 sort=["_score", {"uploaded_at": "desc"}, {"video_id": "asc"}],
                 from_=offset,
                 size=limit,
@@ -116,7 +119,7 @@ class Search:
 
 
 def _words(query: str) -> str:
-    return " ".join(folded(query).split()[:MAX_QUERY_WORDS])
+    return " ".join(word[:MAX_WORD_LETTERS] for word in folded(query).split()[:MAX_QUERY_WORDS])
 
 
 def _is_shown() -> dict[str, Any]:
@@ -138,9 +141,10 @@ def _matching(query: str) -> dict[str, Any]:
                 {"term": {"title_folded.whole": {"value": words, "boost": 20}}},
                 by(6, type="phrase"),
                 by(4, type="cross_fields", operator="and"),
-                by(2, type="bool_prefix", operator="and"),
-                by(1, type="best_fields", **WITH_MISTAKES),
-                {"match": {"everything_folded": {"query": words, "boost": 0.5, **WITH_MISTAKES}}},
+                # A beginning scores the same however rare it is, a mistake more for a rare word: hence so far apart.
+                by(4, type="bool_prefix", operator="and"),
+                by(0.25, type="best_fields", **WITH_MISTAKES),
+                {"match": {"everything_folded": {"query": words, "boost": 0.1, **WITH_MISTAKES}}},
             ],
             "minimum_should_match": 1,
         }
@@ -158,33 +162,41 @@ def _facet(name: str, terms: Mapping[str, Any]) -> dict[str, Any]:
 def _highlight(query: str) -> dict[str, Any] | None:
     if not _words(query):
         return None
-    whole = {"number_of_fragments": 0}
     return {
         "encoder": "html",
         "pre_tags": ["<mark>"],
         "post_tags": ["</mark>"],
-        "fields": {"title_folded": whole, "show_title_folded": whole, "description_folded": {"number_of_fragments": 2}},
+        "number_of_fragments": 0,
+        # Words that only together with another field's make a match are marked as well.
+        "require_field_match": False,
+        "fields": {f"{name}_folded": {} for name in TEXTS},
     }
 
 
 def _marked(hit: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The matching words in the text as it was written. The index knows the folded text, so marks move over word by word."""
+    """The matching words in the texts as they were written, a long description cut around the first of them."""
     marked = {}
-    for name in ("title", "show_title"):
-        original = hit["_source"].get(name)
-        found = hit.get("highlight", {}).get(f"{name}_folded")
+    for name in TEXTS:
+        original, found = hit["_source"].get(name), hit.get("highlight", {}).get(f"{name}_folded")
         if original and found:
-            marked[name] = [_moved_marks(original, found[0])]
-    if found := hit.get("highlight", {}).get("description_folded"):
-        marked["description"] = list(found)
+            words = _moved_marks(original, found[0])
+            marked[name] = [" ".join(_excerpt(words) if name == "description" else words)]
     return marked
 
 
-def _moved_marks(original: str, folded_and_marked: str) -> str:
+def _moved_marks(original: str, folded_and_marked: str) -> list[str]:
+    """The words of `original` as escaped HTML. The index knows the folded text, so marks move over word by word."""
     words, marks = original.split(), folded_and_marked.split()
     if len(words) != len(marks):
-        return folded_and_marked
-    return " ".join(
+        return marks
+    return [
         f"<mark>{html.escape(word)}</mark>" if "<mark>" in mark else html.escape(word)
         for word, mark in zip(words, marks, strict=True)
-    )
+    ]
+
+
+def _excerpt(words: Sequence[str]) -> Sequence[str]:
+    first = next((index for index, word in enumerate(words) if "<mark>" in word), 0)
+    start = max(0, first - EXCERPT_WORDS // 3)
+    excerpt = words[start : start + EXCERPT_WORDS]
+    return [*(["…"] if start else []), *excerpt, *(["…"] if start + EXCERPT_WORDS < len(words) else [])]

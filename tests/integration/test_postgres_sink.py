@@ -89,8 +89,8 @@ async def test_a_connection_that_the_server_ends_is_no_error_of_the_batch(
 async def test_a_value_that_no_table_holds_is_refused_with_nothing_moved(
     pool: Any, sink: PostgresSink, value: str
 ) -> None:
+    changes = [*ONE_VIEW, Increment("hourly", {"video_id": value, "start": EVENING})]
     with pytest.raises(ChangeRefused) as refused:
-        changes = [*ONE_VIEW, Increment("hourly", {"video_id": value, "start": EVENING})]
         await sink.apply(changes, expected=START, next_offset=2)
     assert refused.value.changes
     assert (await sink.checkpoint("views", 0, LOG)).place == START
