@@ -22,6 +22,7 @@ WITH_MISTAKES = {
     "max_expansions": 100,
     "minimum_should_match": "2<-1 5<70%",
 }
+MOST_RESULTS = 10_000  # Elasticsearch refuses to page any further
 TEXTS = ("title", "show_title", "description")
 EXCERPT_WORDS = 30
 FIELDS = ("title_folded^4", "show_title_folded^3", "description_folded")
@@ -63,7 +64,10 @@ class Search:
     async def films(
         self, query: str, *, content_type: str | None = None, genre: str | None = None, limit: int, offset: int
     ) -> Results:
-        """Films whose title, show or description holds the words of `query`, each with up to two mistakes; all films for no words."""
+        """Films whose title, show or description holds the words of `query`, each with up to two mistakes; all films for no words.
+
+        Only the first 10,000 can be paged through: a page beyond them is empty.
+        """
         filters = {"content_type": content_type, "genre": genre}
         terms = {name: {"term": {name: value}} for name, value in filters.items() if value is not None}
         with reaching_elasticsearch():
@@ -75,8 +79,8 @@ class Search:
                 highlight=_highlight(query),
                 source_includes=list(TEXTS),
                 sort=["_score", {"uploaded_at": "desc"}, {"video_id": "asc"}],
-                from_=offset,
-                size=limit,
+                from_=min(offset, MOST_RESULTS),
+                size=max(0, min(limit, MOST_RESULTS - offset)),
                 track_total_hits=True,
             )
         hits = answer["hits"]

@@ -105,6 +105,12 @@ async def test_pages_neither_repeat_nor_leave_out_a_film(films: Search) -> None:
     assert sorted(itertools.chain(*pages)) == sorted(set(UPLOADED) - {"gone"})
 
 
+@pytest.mark.parametrize("offset", [9_950, 10_000, 10**9])
+async def test_a_page_beyond_all_that_can_be_paged_through_is_empty(films: Search, offset: int) -> None:
+    results = await films.films("", limit=100, offset=offset)
+    assert (results.total, results.items) == (8, [])
+
+
 async def test_a_film_without_its_bytes_and_a_deleted_one_are_not_found(films: Search) -> None:
     assert not {"waiting", "gone"} & set(await found(films, "glacier"))
 
