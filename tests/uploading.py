@@ -64,15 +64,15 @@ class Gateway(NamedTuple):
             assert asyncio.get_running_loop().time() < deadline, "an upload that was given up is still there"
             await asyncio.sleep(0.05)
 
-    async def events(self) -> list[Decoded]:
-        """All that lies on `videos`, in order."""
-        topic = self.settings.named("videos")
+    async def events(self, topic: str = "videos") -> list[Decoded]:
+        """All that lies on `topic`, in order."""
+        name = self.settings.named(topic)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.settings.kafka_bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20
         )
         await consumer.start()
         try:
-            partitions = [TopicPartition(topic, number) for number in range(streams().topics["videos"].partitions)]
+            partitions = [TopicPartition(name, number) for number in range(streams().topics[topic].partitions)]
             consumer.assign(partitions)
             ends = await consumer.end_offsets(partitions)
             records = []
@@ -82,7 +82,7 @@ class Gateway(NamedTuple):
         finally:
             await consumer.stop()
         return [
-            decode(record, "videos") for record in sorted(records, key=lambda record: (record.partition, record.offset))
+            decode(record, topic) for record in sorted(records, key=lambda record: (record.partition, record.offset))
         ]
 
     async def events_of(self, video_id: str) -> list[Decoded]:
