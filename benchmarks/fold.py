@@ -117,19 +117,18 @@ async def _fold(own: Settings, records: int, expected: Counter[str]) -> Measured
             "worker",
             "--without-web",
             "--loglevel",
-            "warning",
+            "warn",
         ),
         stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         async with open_redis(own) as redis, open_postgres(own) as pool:
             board = RedisCheckpoints(
                 redis, own.prefix, "leaderboard", version=streams().projections["leaderboard"].version
             )
-            began, first = await _until(lambda: _behind(board, pool), 1)
+            began, first = await _until(worker, lambda: _behind(board, pool), 1)
             cpu = sum(psutil.Process(worker.pid).cpu_times()[:2])
-            ended, _ = await _until(lambda: _behind(board, pool), records)
+            ended, _ = await _until(worker, lambda: _behind(board, pool), records)
             cpu = sum(psutil.Process(worker.pid).cpu_times()[:2]) - cpu
             wrong = await _differences(Leaderboard(redis, own.prefix), pool, expected)
         return Measured((records - first) / (ended - began), cpu, wrong)
@@ -148,12 +147,14 @@ async def _behind(board: RedisCheckpoints, pool: Any) -> int:
     return folded
 
 
-async def _until(folded: Any, wanted: int) -> tuple[float, int]:
+async def _until(worker: asyncio.subprocess.Process, folded: Any, wanted: int) -> tuple[float, int]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         with contextlib.suppress(StoreUnavailable):
             if (count := await folded()) >= wanted:
                 return time.monotonic(), count
+        if worker.returncode is not None:
+            raise RuntimeError(f"the worker ended with {worker.returncode}")
         if time.monotonic() > deadline:
             raise RuntimeError(f"the worker had not folded {wanted:,} records after {PATIENCE_SECONDS:g} s")
         await asyncio.sleep(LOOK_SECONDS)
