@@ -1,0 +1,108 @@
+"""What the sink in Elasticsearch promises beyond the contract of all sinks."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from compose.connections import open_elasticsearch
+from compose.settings import Settings
+from projections.changes import Increment, Remove, Upsert
+from projections.queries.checkpoints import ElasticsearchCheckpoints
+from projections.search import search
+from projections.sinks.elasticsearch import ElasticsearchSink
+from projections.sinks.sink import ChangeRefused, LogIdentity, StoreUnavailable
+from schemas.log import Place
+from tests.given import announced, recorded
+
+pytestmark = pytest.mark.usefixtures("elasticsearch")
+
+LOG = LogIdentity("cluster", "topic", 6)
+START = Place("videos", 0, 0)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Any]:
+    async with open_elasticsearch(settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sink(client: Any, settings: Settings) -> AsyncIterator[ElasticsearchSink]:
+    """An index, ready for its first batch."""
+    made = ElasticsearchSink(client, search, settings.prefix)
+    await made.prepare()
+    await made.checkpoint("videos", 0, LOG)
+    yield made
+    await made.drop()
+
+
+def film(video: str, **values: object) -> Upsert:
+    return Upsert("videos", {"video_id": video}, values)
+
+
+async def document(client: Any, settings: Settings, video: str) -> Any:
+    found = await client.options(ignore_status=404).get(index=f"{settings.prefix}search.v1", id=video)
+    return found.get("_source")
+
+
+async def test_only_the_change_that_the_index_refuses_is_named_and_nothing_moves(sink: ElasticsearchSink) -> None:
+    good, bad = film("good", title="Heat"), film("bad", uploaded_at="no date")
+    with pytest.raises(ChangeRefused) as refused:
+        await sink.apply([good, bad], expected=START, next_offset=2)
+    assert refused.value.changes == [bad]
+    assert (await sink.checkpoint("videos", 0, LOG)).place == START
+
+
+async def test_what_was_written_beside_a_refused_change_stays_right_when_the_batch_goes_in_parts(
+    sink: ElasticsearchSink, client: Any, settings: Settings
+) -> None:
+    first, bad, second = film("good", title="Heat"), film("bad", uploaded_at="no date"), film("good", title="Ran")
+    with pytest.raises(ChangeRefused):
+        await sink.apply([first, bad, second], expected=START, next_offset=3)
+    await sink.apply([first], expected=START, next_offset=1)
+    await sink.apply([], expected=START._replace(offset=1), next_offset=2)
+    await sink.apply([second], expected=START._replace(offset=2), next_offset=3)
+    assert (await document(client, settings, "good"))["title"] == "Ran"
+
+
+@pytest.mark.parametrize("change", [Increment("videos", {"video_id": "a"}), Remove("videos", {"video_id": "a"})])
+async def test_what_would_not_be_the_same_twice_is_a_bug_and_not_written(
+    sink: ElasticsearchSink, change: Increment | Remove
+) -> None:
+    with pytest.raises(TypeError):
+        await sink.apply([change], expected=START, next_offset=1)
+
+
+async def test_a_register_keeps_its_greatest_whatever_the_order(
+    sink: ElasticsearchSink, client: Any, settings: Settings
+) -> None:
+    newer, older = film("a", title="newer", stage=2), film("a", title="older", stage=1)
+    changes = [change._replace(newest_by="stage") for change in (newer, older)]
+    await sink.apply(changes[:1], expected=START, next_offset=1)
+    await sink.apply(changes[1:], expected=START._replace(offset=1), next_offset=2)
+    assert (await document(client, settings, "a"))["title"] == "newer"
+
+
+async def test_many_films_go_in_one_batch(sink: ElasticsearchSink, client: Any, settings: Settings) -> None:
+    films = recorded([announced(f"film-{n}", f"Film {n}") for n in range(1_000)])
+    await sink.apply(list(search.fold(films)), expected=START, next_offset=1_000)
+    assert (await document(client, settings, "film-999"))["title_folded"] == "film 999"
+    checkpoints = ElasticsearchCheckpoints(client, settings.prefix, "search", version=1)
+    assert await checkpoints.next_offset("videos", 0) == 1_000
+
+
+async def test_an_index_that_is_not_made_yet_is_waited_for(client: Any, settings: Settings) -> None:
+    sink = ElasticsearchSink(client, search, settings.prefix)
+    with pytest.raises(StoreUnavailable):
+        await sink.apply([film("a", title="Heat")], expected=START, next_offset=1)
+    assert await ElasticsearchCheckpoints(client, settings.prefix, "search", version=1).next_offset("videos", 0) == 0
+
+
+async def test_a_server_that_is_down_is_unavailable_in_words(settings: Settings) -> None:
+    elsewhere = settings.model_copy(
+        update={"elasticsearch_url": type(settings.elasticsearch_url)("http://127.0.0.1:9")}
+    )
+    async with open_elasticsearch(elsewhere) as client:
+        with pytest.raises(StoreUnavailable, match="elasticsearch is unavailable"):
+            await ElasticsearchSink(client, search, "").prepare()
