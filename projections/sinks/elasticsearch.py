@@ -51,6 +51,8 @@ class ElasticsearchSink:
     There is no transaction over two documents, so a batch may be written and its checkpoint not. Then it is folded again, and since every
     document carries the offset it was written at as its version, one that is as new as the batch is left alone. That is exact for upserts,
     which are the same twice; counters are not, and are refused.
+
+    An emptied Elasticsearch is folded from the start again. Where only a part is lost, the partition waits until someone mends it.
     """
 
     def __init__(self, client: AsyncElasticsearch, projection: Projection, prefix: str) -> None:
@@ -73,6 +75,8 @@ class ElasticsearchSink:
                         raise
 
     async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
+        # Elasticsearch would make a missing index by itself, with a mapping of its own guess.
+        await self.prepare()
         name = f"{topic}.{partition}"
         with reaching_elasticsearch():
             with suppress(ConflictError):
@@ -88,9 +92,9 @@ class ElasticsearchSink:
         """Merge `changes` into their documents, write those whole, then move the checkpoint."""
         name = f"{expected.topic}.{expected.partition}"
         with reaching_elasticsearch():
-            current = await self._client.get(index=self._checkpoints, id=name)
-            source = current["_source"]
-            if source["next_offset"] != expected.offset:
+            current = await self._client.options(ignore_status=404).get(index=self._checkpoints, id=name)
+            source = current.get("_source", {})
+            if source.get("next_offset") != expected.offset:
                 raise CheckpointMoved(self._projection.name, expected)
             if changes:
                 await self._write(changes, next_offset)
@@ -123,6 +127,9 @@ class ElasticsearchSink:
         found = await self._client.mget(index=self._index, ids=list(by_document))
         operations: list[Mapping[str, Any]] = []
         for document in found["docs"]:
+            if "error" in document:
+                # Taken for a missing document it would be written anew, without what it held.
+                raise StoreUnavailable("elasticsearch", f"{document['_id']}: {document['error']}")
             if document.get("_version", 0) >= version:
                 continue
             merged = dict(document.get("_source") or {})

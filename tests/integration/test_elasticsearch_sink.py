@@ -11,7 +11,7 @@ from projections.changes import Increment, Remove, Upsert
 from projections.queries.checkpoints import ElasticsearchCheckpoints
 from projections.search import search
 from projections.sinks.elasticsearch import ElasticsearchSink
-from projections.sinks.sink import ChangeRefused, LogIdentity, StoreUnavailable
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from schemas.log import Place
 from tests.given import announced, recorded
 
@@ -92,10 +92,29 @@ async def test_many_films_go_in_one_batch(sink: ElasticsearchSink, client: Any, 
     assert await checkpoints.next_offset("videos", 0) == 1_000
 
 
-async def test_an_index_that_is_not_made_yet_is_waited_for(client: Any, settings: Settings) -> None:
-    sink = ElasticsearchSink(client, search, settings.prefix)
+async def test_an_emptied_server_is_folded_from_the_start(
+    sink: ElasticsearchSink, client: Any, settings: Settings
+) -> None:
+    await sink.apply([film("a", title="Heat")], expected=START, next_offset=1)
+    await sink.drop()
+    with pytest.raises(CheckpointMoved):
+        await sink.apply([film("a", genre="Crime")], expected=START._replace(offset=1), next_offset=2)
+    assert (await sink.checkpoint("videos", 0, LOG)).place == START
+    mapping = await client.indices.get_mapping(index=f"{settings.prefix}search.v1")
+    assert mapping[f"{settings.prefix}search.v1"]["mappings"]["properties"]["genre"]["type"] == "keyword"
+
+
+async def test_documents_lost_without_their_checkpoints_are_not_made_of_the_next_change_alone(
+    sink: ElasticsearchSink, client: Any, settings: Settings
+) -> None:
+    await sink.apply([film("a", title="Heat")], expected=START, next_offset=1)
+    await client.indices.delete(index=f"{settings.prefix}search.v1")
     with pytest.raises(StoreUnavailable):
-        await sink.apply([film("a", title="Heat")], expected=START, next_offset=1)
+        await sink.apply([film("a", genre="Crime")], expected=START._replace(offset=1), next_offset=2)
+    assert not await client.indices.exists(index=f"{settings.prefix}search.v1")
+
+
+async def test_a_projection_that_has_not_begun_is_at_zero(client: Any, settings: Settings) -> None:
     assert await ElasticsearchCheckpoints(client, settings.prefix, "search", version=1).next_offset("videos", 0) == 0
 
 
