@@ -144,6 +144,8 @@ class Reader:
         while True:
             try:
                 await self._sink.prepare()
+                # Before the first batch: a board that knows no time yet would keep every minute of a long replay.
+                await self._sink.tick(datetime.now(UTC))
                 await self._check_topics()
                 await self._consumer.start()
                 break
