@@ -120,10 +120,10 @@ async def ended(http: aiohttp.ClientSession, video_id: str) -> dict[str, Any]:
         await asyncio.sleep(0.1)
 
 
-@pytest.fixture
-def large_film(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def large_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second of film that weighs five parts: its container ends in a box of nothing."""
-    path = film(tmp_path / "large film.mp4", 1, "320x240", extra=H264)
+    path = film(tmp_path_factory.mktemp("large") / "large film.mp4", 1, "320x240", extra=H264)
     with path.open("ab") as file:
         file.write(struct.pack(">I4s", 21 * MIB, b"free") + bytes(21 * MIB - 8))
     return path

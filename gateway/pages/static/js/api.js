@@ -19,7 +19,27 @@ export async function api(path, { method = "GET", json, body, headers = {}, sign
   const isJson = (response.headers.get("Content-Type") || "").includes("json");
   const answer = isJson ? await response.json() : null;
   if (!response.ok) throw new Problem(response.status, answer || {}, Number(response.headers.get("Retry-After")) || 0);
-  return answer;
+  // Of a write: a read with `?after=` this token sees it.
+  const position = response.headers.get("X-Event-Position");
+  return position && answer ? { ...answer, position } : answer;
+}
+
+// A position that is saved on leaving may still be on its way when the next page asks: that page asks until it is there.
+
+const SAVED = "et.saved";
+const UNDER_WAY_MS = 5_000;
+const ASK_AGAIN_MS = 150;
+
+export const noteSaved = (id, at) => localStorage.setItem(SAVED, JSON.stringify({ id, at: at.getTime() }));
+
+// `updatedAt(answer, id)` is the moment that the answer knows of the film `id`.
+export async function withSaved(ask, updatedAt) {
+  const saved = JSON.parse(localStorage.getItem(SAVED) || "null");
+  for (;;) {
+    const answer = await ask();
+    if (!saved || Date.now() > saved.at + UNDER_WAY_MS || new Date(updatedAt(answer, saved.id)) >= saved.at) return answer;
+    await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+  }
 }
 
 export function element(tag, attributes = {}, ...children) {

@@ -1,4 +1,4 @@
-import { api, card, counted, clock, element, facts, tabs, toast } from "./api.js";
+import { api, card, clock, counted, element, facts, tabs, toast, withSaved } from "./api.js";
 
 const PAGE = 24;
 const films = new Map();
@@ -115,9 +115,10 @@ async function offer() {
       }),
     ),
   );
+  return items;
 }
 
 follow("day");
-offer().catch(() => {}); // the row stays hidden
+withSaved(offer, (items, id) => items.find(({ video }) => video.id === id)?.updated_at).catch(() => {}); // the row stays hidden
 const newest = await fill(true);
 feature(newest.find((video) => video.status === "COMPLETED"));

@@ -1,5 +1,5 @@
 // The player: plays what the film's status allows, remembers where the viewer is, offers to continue, counts its view once.
-import { api, card, clock, counted, toast } from "./api.js";
+import { api, card, clock, counted, noteSaved, toast, withSaved } from "./api.js";
 
 const SAVE_EVERY_MS = 10_000;
 const VIEW_AFTER_SECONDS = 3; // of playing: who opens a page has not watched yet
@@ -33,7 +33,12 @@ const queued = () => JSON.parse(localStorage.getItem(QUEUE) || "[]");
 async function sendViews() {
   for (const view of queued()) {
     try {
-      await api(`/api/videos/${encodeURIComponent(view.video)}/views`, { method: "POST", json: view.body, keepalive: true });
+      const { position } = await api(`/api/videos/${encodeURIComponent(view.video)}/views`, {
+        method: "POST",
+        json: view.body,
+        keepalive: true,
+      });
+      if (view.video === id) showViews(position);
     } catch (problem) {
       const isRefused = problem.status >= 400 && problem.status < 500;
       if (!isRefused) return setTimeout(sendViews, RETRY_MS);
@@ -45,11 +50,12 @@ async function sendViews() {
 function countView() {
   const view = { video: id, body: { view_id: playback, session_id: playback, watched_seconds: Math.round(played) } };
   localStorage.setItem(QUEUE, JSON.stringify([...queued(), view]));
-  sendViews().then(showViews);
+  sendViews();
 }
 
-async function showViews() {
-  const { total_views } = await api(`/api/analytics/videos/${encodeURIComponent(id)}/stats`).catch(() => ({}));
+async function showViews(after) {
+  const query = after ? `?after=${encodeURIComponent(after)}` : "";
+  const { total_views } = await api(`/api/analytics/videos/${encodeURIComponent(id)}/stats${query}`).catch(() => ({}));
   if (total_views !== undefined) page.querySelector(".views").textContent = counted(total_views, "view", "views");
 }
 
@@ -66,7 +72,9 @@ function save(state, keepalive = false) {
   const position = Math.min(video.currentTime, duration);
   if (state !== "playing" && position === savedAt) return;
   savedAt = position;
-  const body = { position_seconds: position, duration_seconds: duration, session_id: playback, state, occurred_at: new Date().toISOString() };
+  const now = new Date();
+  noteSaved(id, now);
+  const body = { position_seconds: position, duration_seconds: duration, session_id: playback, state, occurred_at: now.toISOString() };
   // What is lost here comes with the next save, ten seconds later.
   api(`${path}/position`, { method: "PUT", json: body, keepalive }).catch(() => {});
 }
@@ -92,7 +100,10 @@ addEventListener("pagehide", () => save("stopped", true));
 document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && save(video.paused ? "paused" : "playing", true));
 
 async function offerToContinue() {
-  const { resume, position_seconds } = await api(`${path}/position`).catch(() => ({}));
+  const { resume, position_seconds } = await withSaved(
+    () => api(`${path}/position`).catch(() => ({})),
+    (answer, saved) => (saved === id ? answer.updated_at : Date.now()),
+  );
   if (!resume || hasPlayed()) return;
   offer.querySelector("b").textContent = clock(position_seconds);
   offer.hidden = false;
