@@ -17,7 +17,9 @@ class WrongSetting(Exception):
 class Settings(BaseSettings):
     """Read with `settings()`; each field is the environment variable `ET_` + its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="ET_", env_file=".env", dotenv_filtering="match_prefix", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ET_", env_file=".env", dotenv_filtering="match_prefix", extra="forbid", frozen=True
+    )
 
     prefix: Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]{0,30}_)?$")] = Field(
         "", description="put before each topic, index, key, schema and consumer group, so that systems share servers"
