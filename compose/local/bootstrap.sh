@@ -84,7 +84,7 @@ build_venv() {
 }
 
 fetch_servers() {
-    rm -rf .stack/opt/kafka .stack/opt/elasticsearch-*
+    rm -rf .stack/opt/kafka .stack/opt/elasticsearch-* .stack/opt/unpacked
     mvn -q -B -f compose/local/pom.xml process-resources "-Dopt=$PWD/.stack/opt"
     cp compose/local/pom.xml .stack/opt/fetched-pom.xml
 }
