@@ -18,8 +18,9 @@ STATIC = FOLDER / "static"
 # Nothing from elsewhere, no inline script. Blobs are what players feed the video element with. `unsafe-eval` lets who watches the pages
 # from outside (Playwright's wait_for_function) ask them; without inline scripts there is nobody else to call it.
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-eval'; media-src 'self' blob:; worker-src 'self' blob:; img-src 'self' data: blob:; connect-src 'self' data:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+    "default-src 'self'; script-src 'self' 'unsafe-eval'; media-src 'self' blob:; worker-src 'self' blob:; "
+    "img-src 'self' data: blob:; connect-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 )
 FOR_EVER = "public, max-age=31536000, immutable"
 
