@@ -70,6 +70,7 @@ class Described(NamedTuple):
     is_ranged: bool = False
 
 
+DOCUMENTS = ("application/json", "application/schema+json", "application/yaml")
 PLAYLIST, BYTES, TEXT = "application/vnd.apple.mpegurl", "video/mp4", "text/plain"
 FILM = (400, 404, 503)
 
@@ -256,7 +257,7 @@ def _responses(described: Described) -> dict[str, Response | Reference]:
     schema: Any = None
     if described.answer is not None:
         schema = PydanticSchema(schema_class=described.answer)
-    elif described.media == "application/json":
+    elif described.media in DOCUMENTS:
         schema = Schema(type="object")
     else:
         schema = Schema(type="string")
