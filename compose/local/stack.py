@@ -103,7 +103,7 @@ class Stack:
             "ET_GATEWAY_URL": f"http://127.0.0.1:{port['gateway']}",
             "ET_KAFKA_BOOTSTRAP": f"127.0.0.1:{port['kafka']}",
             "ET_POSTGRES_DSN": f"postgresql://entertainmenttime:{postgres_password}@127.0.0.1:{port['postgres']}/entertainmenttime",
-            "ET_REDIS_URL": f"redis://:{redis_password}@127.0.0.1:{port['redis']}/0",
+            "ET_REDIS_URL": f"redis://default:{redis_password}@127.0.0.1:{port['redis']}/0",
             "ET_ELASTICSEARCH_URL": f"http://127.0.0.1:{port['elasticsearch']}",
             "ET_S3_ENDPOINT": f"http://127.0.0.1:{port['s3']}",
             "ET_S3_ACCESS_KEY": old.get("ET_S3_ACCESS_KEY") or secrets.token_hex(10),
