@@ -84,8 +84,10 @@ const top = document.querySelector("#top");
 let stream;
 
 async function draw(board) {
-  const found = await Promise.all(board.items.map((item) => film(item.video_id)));
-  const cards = board.items.flatMap((item, index) =>
+  // A view may be of a film that nobody has announced yet: it has no title, and no page.
+  const items = board.items.filter((item) => item.title !== null);
+  const found = await Promise.all(items.map((item) => film(item.video_id)));
+  const cards = items.flatMap((item, index) =>
     found[index] ? [card(found[index], { rank: item.rank, note: counted(item.views, "view", "views") })] : [],
   );
   top.querySelector("ol").replaceChildren(...cards.map((each) => element("li", {}, each)));
