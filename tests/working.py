@@ -28,7 +28,7 @@ from tests.servers import Servers
 
 PATIENCE_SECONDS = 90.0
 POLL_SECONDS = 0.05
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 class Totals(NamedTuple):
@@ -66,7 +66,7 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
-        """Ends in order, within ten seconds. Raises TimeoutExpired."""
+        """Ends in order, within thirty seconds. Raises TimeoutExpired."""
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         try:
