@@ -82,19 +82,25 @@ class Reader:
         self._tasks: dict[asyncio.Task[None], Batch | None] = {}  # each with the batch that it is to hand over
         self._came_back = asyncio.Condition()
         self._failure: BaseException | None = None
+        self._is_stopping = False
         self._held_up: set[Partition] = set()  # by a store that is down; said for the first of them alone
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
-        """Read until cancelled. A broker or a store that is down is waited for, and said once. Raises what nobody expected."""
+        """Read until told to stop. A broker or a store that is down is waited for, and said once. Raises what nobody expected."""
         try:
             await self._begin()
-            while True:
+            while not self._is_stopping:
                 if self._failure:
                     raise self._failure
                 await self._fetch()
         finally:
             await self._end()
+
+    def stop(self) -> None:
+        """`run` ends with its next step. Cancelling it as well ends what it waits for, yet is not enough: a client of aiokafka that
+        is closing swallows the cancellation."""
+        self._is_stopping = True
 
     async def process(self, batch: Batch) -> None:
         """Fold `batch`, for an agent; whatever comes of it, the hand-over knows. Raises only what nobody expected."""
@@ -142,7 +148,7 @@ class Reader:
 
     async def _begin(self) -> None:
         attempt = 0
-        while True:
+        while not self._is_stopping:
             try:
                 await self._sink.prepare()
                 # Before the first batch: a board that knows no time yet would keep every minute of a long replay.

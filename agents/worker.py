@@ -148,13 +148,15 @@ class Reading(Service):
             task.add_done_callback(self._ended)
 
     async def on_stop(self) -> None:
+        for reader in readers.values():
+            reader.stop()
         for task in self._reading:
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)
         await self._open.aclose()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        # A reader ends only by cancellation; anything else is a bug, and the worker dies with it.
+        # A reader ends only when it is told to; an error is a bug, and the worker dies with it.
         if not task.cancelled() and (error := task.exception()):
             self.loop.call_soon(lambda: asyncio.ensure_future(self.crash(error)))
 

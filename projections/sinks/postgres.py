@@ -10,6 +10,7 @@ from typing import Any
 
 import asyncpg
 import orjson
+import structlog
 
 from projections.changes import Change, Increment, Upsert
 from projections.projection import Projection
@@ -21,17 +22,25 @@ TABLES = Path(__file__).parent / "sql"
 APPLY_SECONDS = 30.0
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
-# Heard by who waits for a write: "projection topic partition next_offset", once the transaction is committed. From then on the
-# transaction ends with its worker's silence: without that, one frozen here would keep the checkpoint's row lock for ever.
+# Heard by who waits for a write: "projection topic partition next_offset", once the transaction is committed.
 MOVE_CHECKPOINT = """
 with moved as (
     update checkpoints set next_offset = $1, updated_at = now()
     where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
     returning 1
 )
-select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)),
-       set_config('idle_in_transaction_session_timeout', $7, true)
-from moved
+select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)) from moved
+"""
+# A worker frozen in the middle of its batch keeps the checkpoint's row lock for ever, and only its heir sees that somebody waits.
+# The server's idle_in_transaction_session_timeout does not do: asyncpg asks for a statement's plan with a Flush, after which a
+# transaction counts as active until the next message, which a frozen worker never sends.
+END_SILENT_HOLDER = """
+select pg_terminate_backend(a.pid)
+from checkpoints c
+join pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax
+join pg_stat_activity a on a.pid = l.pid
+where c.projection = $1 and c.version = $2 and c.topic = $3 and c.partition = $4
+  and a.wait_event = 'ClientRead' and a.state_change < clock_timestamp() - $5 * interval '1 second'
 """
 BEGIN_CHECKPOINT = """
 insert into checkpoints (projection, version, topic, partition, next_offset, cluster_id, topic_id, partitions)
@@ -46,6 +55,8 @@ select c.relname as table_name, a.attname as column_name, format_type(a.atttypid
 from pg_attribute a join pg_class c on c.oid = a.attrelid
 where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
 """
+
+logger = structlog.get_logger(__name__)
 
 PASSING = (
     OSError,
@@ -80,13 +91,13 @@ def reaching_postgres() -> Iterator[None]:
 class PostgresSink:
     """A projection's tables in Postgres: `{table}_v{version}`, in the schema that the pool's connections look in.
 
-    A worker that freezes in the middle of a batch loses it after `frozen_seconds`: Postgres takes its transaction back.
+    A worker that has said nothing for `frozen_seconds` in the middle of a batch loses it to whoever waits for the same checkpoint.
     """
 
     def __init__(self, pool: Any, projection: Projection, *, frozen_seconds: float = FROZEN_SECONDS) -> None:
         self._pool = pool
         self._projection = projection
-        self._frozen = f"{round(frozen_seconds * 1_000)}ms"
+        self._frozen_seconds = frozen_seconds
         self._types: Mapping[tuple[str, str], str] = {}
 
     async def prepare(self) -> None:
@@ -101,11 +112,13 @@ class PostgresSink:
             await self._learn_types()
 
     async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
-        name, version = self._projection.name, self._projection.version
+        key = (self._projection.name, self._projection.version, topic, partition)
         with reaching_postgres():
-            async with self._pool.acquire() as connection:
-                await connection.execute(BEGIN_CHECKPOINT, name, version, topic, partition, *log)
-                row = await connection.fetchrow(READ_CHECKPOINT, name, version, topic, partition)
+            # Read before it is begun: even an insert that would do nothing waits for whoever is moving the row.
+            row = await self._pool.fetchrow(READ_CHECKPOINT, *key)
+            if row is None:
+                await self._pool.execute(BEGIN_CHECKPOINT, *key, *log)
+                row = await self._pool.fetchrow(READ_CHECKPOINT, *key)
         next_offset, *identity = row
         return Checkpoint(Place(topic, partition, next_offset), LogIdentity(*identity))
 
@@ -118,21 +131,31 @@ class PostgresSink:
                 await self._learn_types()
             # Made before the transaction begins: who holds a lock does not think.
             written = [(self._sql(statement.shape), self._arrays(statement)) for statement in statements(changes)]
-            async with self._pool.acquire() as connection, connection.transaction():
-                # The checkpoint first: its row lock turns a stale worker away before it writes.
-                moved = await connection.fetch(
-                    MOVE_CHECKPOINT,
-                    next_offset,
-                    self._projection.name,
-                    self._projection.version,
-                    *expected,
-                    self._frozen,
-                    timeout=APPLY_SECONDS,
-                )
-                if not moved:
-                    raise CheckpointMoved(self._projection.name, expected)
-                for sql, arrays in written:
-                    await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+            try:
+                async with self._pool.acquire() as connection, connection.transaction():
+                    # The checkpoint first: its row lock turns a stale worker away before it writes.
+                    await self._move(connection, expected, next_offset)
+                    for sql, arrays in written:
+                        await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+            except TimeoutError:
+                await self._end_silent_holder(expected)
+                raise
+
+    async def _move(self, connection: Any, expected: Place, next_offset: int) -> None:
+        name, version = self._projection.name, self._projection.version
+        # Who may be frozen is looked at when they have held the row for so long.
+        seconds = self._frozen_seconds
+        if not await connection.fetch(MOVE_CHECKPOINT, next_offset, name, version, *expected, timeout=seconds):
+            raise CheckpointMoved(name, expected)
+
+    async def _end_silent_holder(self, place: Place) -> None:
+        silent = (self._projection.name, self._projection.version, place.topic, place.partition, self._frozen_seconds)
+        if await self._pool.fetch(END_SILENT_HOLDER, *silent):
+            logger.warning(
+                "ended the transaction of a worker that says nothing",
+                projection=self._projection.name,
+                partition=f"{place.topic}/{place.partition}",
+            )
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from compose.connections import open_postgres
@@ -19,7 +20,6 @@ from projections.sinks.postgres import PostgresSink
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from projections.statistics import statistics
 from schemas.log import Place
-from tests.contract.gates import GatedPool, Gates
 from tests.given import EVENING, announced, deleted, progressed, recorded, transcoded, uploaded
 
 pytestmark = pytest.mark.usefixtures("postgres")
@@ -50,25 +50,37 @@ async def views_of(pool: Any, video: str) -> int:
     return total
 
 
-async def test_a_worker_frozen_for_good_holds_its_heir_up_for_seconds_only(pool: Any, sink: PostgresSink) -> None:
-    frozen, thaw = asyncio.Event(), asyncio.Event()
-
-    async def hold(_: int) -> None:
-        frozen.set()
-        await thaw.wait()
-
-    gates = Gates(OSError())
-    zombie_sink = PostgresSink(GatedPool(pool, gates), statistics, frozen_seconds=0.5)
-    await zombie_sink.prepare()
-    passed = gates.passed
-    gates.hold = lambda number: hold(number) if number == passed + 1 else asyncio.sleep(0)
-    zombie = asyncio.create_task(zombie_sink.apply(ONE_VIEW, expected=START, next_offset=1))
-    await asyncio.wait_for(frozen.wait(), 10)
-    await asyncio.wait_for(sink.apply(ONE_VIEW, expected=START, next_offset=1), 10)
-    thaw.set()
-    with pytest.raises(StoreUnavailable):
-        await zombie
+@pytest.mark.parametrize("asked", ["nothing", "a plan"])
+async def test_a_worker_frozen_for_good_holds_its_heir_up_for_seconds_only(
+    pool: Any, sink: PostgresSink, settings: Settings, asked: str
+) -> None:
+    async with open_postgres(settings, connections=1) as single, single.acquire() as zombie:
+        await zombie.execute("begin")
+        await zombie.execute("update checkpoints set next_offset = 1 where projection = 'statistics'")
+        if asked == "a plan":  # the server takes a transaction for active after it
+            await zombie.prepare("select 41 + $1::int")
+        heir = PostgresSink(pool, statistics, frozen_seconds=0.2)
+        async with asyncio.timeout(10):
+            while (await sink.checkpoint("views", 0, LOG)).place == START:
+                with contextlib.suppress(StoreUnavailable):
+                    await heir.apply(ONE_VIEW, expected=START, next_offset=1)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            await zombie.execute("commit")
     assert await views_of(pool, "heat") == 1
+
+
+async def test_a_worker_that_is_slow_is_waited_for(pool: Any, sink: PostgresSink, settings: Settings) -> None:
+    async with open_postgres(settings, connections=1) as single, single.acquire() as slow:
+        await slow.execute("begin")
+        await slow.execute("update checkpoints set next_offset = 1 where projection = 'statistics'")
+        working = asyncio.create_task(slow.execute("select pg_sleep(0.5)"))
+        heir = PostgresSink(pool, statistics, frozen_seconds=0.2)
+        with pytest.raises(StoreUnavailable):
+            await heir.apply(ONE_VIEW, expected=START, next_offset=1)
+        await working
+        await slow.execute("commit")
+    with pytest.raises(CheckpointMoved):
+        await heir.apply(ONE_VIEW, expected=START, next_offset=1)
 
 
 async def test_a_connection_that_the_server_ends_is_no_error_of_the_batch(

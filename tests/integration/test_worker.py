@@ -15,10 +15,14 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
+from agents.handover import Batch
+from agents.reader import Reader
 from compose.connections import open_postgres
 from compose.local.stack import ROOT
 from compose.provisioning import provision_topics
 from compose.settings import Settings
+from projections.sinks.memory import MemorySink
+from projections.views import views
 from schemas.envelope import encode
 from schemas.partitions import partition_of
 from schemas.streams import streams
@@ -118,6 +122,20 @@ async def test_a_worker_told_to_stop_stops_in_seconds(settings: Settings, worker
     async with counting(settings) as totals:
         await until(lambda: totals(["film"]))
     assert worker.stop() == 0
+
+
+async def test_a_reader_told_to_stop_ends_without_being_cancelled(settings: Settings) -> None:
+    """A cancellation may be lost in a client that is closing just then."""
+    await provision_log(settings)
+    partitions = {name: topic.partitions for name, topic in streams().topics.items()}
+    reader = Reader(settings, views, MemorySink(views), partitions, fold=never, deliver=never)
+    running = asyncio.create_task(reader.run())
+    reader.stop()
+    await asyncio.wait_for(running, 30)
+
+
+async def never(batch: Batch) -> None:
+    raise AssertionError(f"nothing was produced, and there is {batch}")
 
 
 async def test_a_topic_created_anew_is_refused_with_the_way_out(settings: Settings, worker: Worker) -> None:
