@@ -74,6 +74,11 @@ DOCUMENTS = ("application/json", "application/schema+json", "application/yaml")
 PLAYLIST, BYTES, TEXT = "application/vnd.apple.mpegurl", "video/mp4", "text/plain"
 FILM = (400, 404, 503)
 
+
+def a_file(media: str) -> Described:
+    return Described("films", media=media, problems=(404, 412, 416, 503), is_ranged=True)
+
+
 DESCRIBED: dict[str, Described] = {
     "health": Described("operation", answer=contract.Health, problems=()),
     "live": Described("operation", answer=contract.Ready),
@@ -116,13 +121,13 @@ DESCRIBED: dict[str, Described] = {
     "suggest": Described("films", answer=contract.Suggestions, query=Beginning, problems=(400, 503)),
     "get_video": Described("films", answer=contract.CountedVideo, query=After, problems=FILM),
     "delete_video": Described("films", 202, contract.Accepted, problems=(404, 503), is_write=True),
-    "stream_video": Described("films", media=BYTES, problems=(404, 412, 416, 503), is_ranged=True),
-    "master_playlist": Described("films", media=PLAYLIST, problems=(404, 412, 416, 503), is_ranged=True),
-    "media_playlist": Described("films", media=PLAYLIST, problems=(404, 412, 416, 503), is_ranged=True),
-    "segment": Described("films", media=BYTES, problems=(404, 412, 416, 503), is_ranged=True),
-    "thumbnail": Described("films", media="image/jpeg", problems=(404, 412, 416, 503), is_ranged=True),
-    "storyboard": Described("films", media="text/vtt", problems=(404, 412, 416, 503), is_ranged=True),
-    "storyboard_sheet": Described("films", media="image/jpeg", problems=(404, 412, 416, 503), is_ranged=True),
+    "stream_video": a_file(BYTES),
+    "master_playlist": a_file(PLAYLIST),
+    "media_playlist": a_file(PLAYLIST),
+    "segment": a_file(BYTES),
+    "thumbnail": a_file("image/jpeg"),
+    "storyboard": a_file("text/vtt"),
+    "storyboard_sheet": a_file("image/jpeg"),
     "record_view": Described(
         "viewers",
         202,

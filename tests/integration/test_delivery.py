@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -11,10 +11,8 @@ from aiohttp import ClientPayloadError
 from uuid_utils import uuid7
 from yarl import URL
 
-from compose.settings import Settings
 from schemas.events import Event, UploadInitiated, Variant, VideoDeleted, VideoTranscoded, VideoUploaded
-from tests.servers import Servers
-from tests.uploading import Gateway, gateway_on, provision_gateway
+from tests.uploading import Gateway
 
 pytestmark = pytest.mark.usefixtures("kafka", "postgres", "s3")
 
@@ -29,19 +27,6 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-
-@pytest.fixture(scope="module")
-def ready(servers: Servers, kafka: None, postgres: None, s3: None) -> Settings:
-    settings = servers.settings(f"{servers.prefix}delivery_")
-    asyncio.run(provision_gateway(settings))
-    return settings
-
-
-@pytest.fixture
-async def gateway(ready: Settings) -> AsyncIterator[Gateway]:
-    async with gateway_on(ready) as gateway:
-        yield gateway
 
 
 def life_of(video_id: str) -> list[Event]:

@@ -15,8 +15,7 @@ from aiohttp import ClientError
 from compose.settings import Settings
 from gateway.tickets import read_ticket, write_ticket
 from schemas.events import UploadAborted, UploadInitiated, VideoUploaded
-from tests.servers import Servers
-from tests.uploading import Gateway, gateway_on, provision_gateway
+from tests.uploading import Gateway, gateway_on
 
 pytestmark = pytest.mark.usefixtures("kafka", "postgres", "s3")
 
@@ -27,19 +26,6 @@ PARTS = [FILM[:PART], FILM[PART : 2 * PART], FILM[2 * PART :]]
 MOVIE = {"title": "Metropolis", "content_type": "movie", "filename": "metropolis.mkv", "size": len(FILM)}
 
 Told = tuple[int, dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def ready(servers: Servers, kafka: None, postgres: None, s3: None) -> Settings:
-    settings = servers.settings(f"{servers.prefix}multipart_")
-    asyncio.run(provision_gateway(settings))
-    return settings
-
-
-@pytest.fixture
-async def gateway(ready: Settings) -> AsyncIterator[Gateway]:
-    async with gateway_on(ready) as gateway:
-        yield gateway
 
 
 async def post(gateway: Gateway, path: str, body: dict[str, Any]) -> Told:

@@ -11,8 +11,7 @@ from aiohttp import ClientError
 
 from compose.settings import Settings
 from schemas.events import UploadInitiated, VideoUploaded
-from tests.servers import Servers
-from tests.uploading import Gateway, form, gateway_on, provision_gateway
+from tests.uploading import Gateway, form, gateway_on
 
 pytestmark = pytest.mark.usefixtures("kafka", "postgres", "s3")
 
@@ -20,19 +19,6 @@ MIB = 2**20
 FILM = os.urandom(300_000)
 MOVIE = [("title", "Casablanca"), ("content_type", "movie")]
 EPISODE = [("title", "Pilot"), ("content_type", "episode")]
-
-
-@pytest.fixture(scope="module")
-def ready(servers: Servers, kafka: None, postgres: None, s3: None) -> Settings:
-    settings = servers.settings(f"{servers.prefix}uploads_")
-    asyncio.run(provision_gateway(settings))
-    return settings
-
-
-@pytest.fixture
-async def gateway(ready: Settings) -> AsyncIterator[Gateway]:
-    async with gateway_on(ready) as gateway:
-        yield gateway
 
 
 async def upload(
