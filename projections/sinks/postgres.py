@@ -29,18 +29,20 @@ with moved as (
     where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
     returning 1
 )
-select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)) from moved
+select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)),
+       set_config('lock_timeout', $7, true)
+from moved
 """
-# A worker frozen in the middle of its batch keeps the checkpoint's row lock for ever, and only its heir sees that somebody waits.
+# A worker frozen in the middle of its batch keeps its row locks for ever, and only who waits for them sees that somebody does.
 # The server's idle_in_transaction_session_timeout does not do: asyncpg asks for a statement's plan with a Flush, after which a
 # transaction counts as active until the next message, which a frozen worker never sends.
-END_SILENT_HOLDER = """
+END_SILENT_HOLDERS = """
 select pg_terminate_backend(a.pid)
 from checkpoints c
 join pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = c.xmax
 join pg_stat_activity a on a.pid = l.pid
-where c.projection = $1 and c.version = $2 and c.topic = $3 and c.partition = $4
-  and a.wait_event = 'ClientRead' and a.state_change < clock_timestamp() - $5 * interval '1 second'
+where c.projection = $1 and c.version = $2
+  and a.wait_event = 'ClientRead' and a.state_change < clock_timestamp() - $3 * interval '1 second'
 """
 BEGIN_CHECKPOINT = """
 insert into checkpoints (projection, version, topic, partition, next_offset, cluster_id, topic_id, partitions)
@@ -91,7 +93,7 @@ def reaching_postgres() -> Iterator[None]:
 class PostgresSink:
     """A projection's tables in Postgres: `{table}_v{version}`, in the schema that the pool's connections look in.
 
-    A worker that has said nothing for `frozen_seconds` in the middle of a batch loses it to whoever waits for the same checkpoint.
+    A worker that has said nothing for `frozen_seconds` in the middle of a batch loses it to whoever waits for its rows.
     """
 
     def __init__(self, pool: Any, projection: Projection, *, frozen_seconds: float = FROZEN_SECONDS) -> None:
@@ -137,25 +139,24 @@ class PostgresSink:
                     await self._move(connection, expected, next_offset)
                     for sql, arrays in written:
                         await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
-            except TimeoutError:
-                await self._end_silent_holder(expected)
+            except (TimeoutError, asyncpg.LockNotAvailableError):
+                await self._end_silent_holders()
                 raise
 
     async def _move(self, connection: Any, expected: Place, next_offset: int) -> None:
         name, version = self._projection.name, self._projection.version
-        # Who may be frozen is looked at when they have held the row for so long.
-        seconds = self._frozen_seconds
-        if not await connection.fetch(MOVE_CHECKPOINT, next_offset, name, version, *expected, timeout=seconds):
+        patience = f"{round(self._frozen_seconds * 1_000)}ms"
+        moved = await connection.fetch(
+            MOVE_CHECKPOINT, next_offset, name, version, *expected, patience, timeout=self._frozen_seconds
+        )
+        if not moved:
             raise CheckpointMoved(name, expected)
 
-    async def _end_silent_holder(self, place: Place) -> None:
-        silent = (self._projection.name, self._projection.version, place.topic, place.partition, self._frozen_seconds)
-        if await self._pool.fetch(END_SILENT_HOLDER, *silent):
-            logger.warning(
-                "ended the transaction of a worker that says nothing",
-                projection=self._projection.name,
-                partition=f"{place.topic}/{place.partition}",
-            )
+    async def _end_silent_holders(self) -> None:
+        name, version = self._projection.name, self._projection.version
+        ended = await self._pool.fetch(END_SILENT_HOLDERS, name, version, self._frozen_seconds)
+        if ended:
+            logger.warning("ended the batches of a worker that says nothing", projection=name, batches=len(ended))
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""

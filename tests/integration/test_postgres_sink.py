@@ -50,13 +50,19 @@ async def views_of(pool: Any, video: str) -> int:
     return total
 
 
+@pytest.mark.parametrize("partition", [0, 1])
 @pytest.mark.parametrize("asked", ["nothing", "a plan"])
-async def test_a_worker_frozen_for_good_holds_its_heir_up_for_seconds_only(
-    pool: Any, sink: PostgresSink, settings: Settings, asked: str
+async def test_a_worker_frozen_for_good_holds_its_heirs_up_for_seconds_only(
+    pool: Any, sink: PostgresSink, settings: Settings, asked: str, partition: int
 ) -> None:
+    """The next owner of its partition waits for the checkpoint, the owner of another one for the film's counter."""
+    await sink.checkpoint("views", 1, LOG)
     async with open_postgres(settings, connections=1) as single, single.acquire() as zombie:
         await zombie.execute("begin")
-        await zombie.execute("update checkpoints set next_offset = 1 where projection = 'statistics'")
+        await zombie.execute(
+            "update checkpoints set next_offset = 1 where topic = 'views' and partition = $1", partition
+        )
+        await zombie.execute("insert into hourly_v1 values ('heat', $1, 1)", EVENING)
         if asked == "a plan":  # the server takes a transaction for active after it
             await zombie.prepare("select 41 + $1::int")
         heir = PostgresSink(pool, statistics, frozen_seconds=0.2)
@@ -72,7 +78,7 @@ async def test_a_worker_frozen_for_good_holds_its_heir_up_for_seconds_only(
 async def test_a_worker_that_is_slow_is_waited_for(pool: Any, sink: PostgresSink, settings: Settings) -> None:
     async with open_postgres(settings, connections=1) as single, single.acquire() as slow:
         await slow.execute("begin")
-        await slow.execute("update checkpoints set next_offset = 1 where projection = 'statistics'")
+        await slow.execute("update checkpoints set next_offset = 1 where topic = 'views' and partition = 0")
         working = asyncio.create_task(slow.execute("select pg_sleep(0.5)"))
         heir = PostgresSink(pool, statistics, frozen_seconds=0.2)
         with pytest.raises(StoreUnavailable):
