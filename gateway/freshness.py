@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal
 
-import asyncpg
 import structlog
 from aiohttp import web
 from elasticsearch import AsyncElasticsearch
@@ -19,6 +18,7 @@ from gateway.answers import Query, bad_parameter
 from gateway.keys import FRESHNESS, SETTINGS
 from gateway.problems import unavailable
 from projections.queries.checkpoints import checkpoints_of
+from projections.sinks.postgres import reaching_postgres
 from projections.sinks.redis_keys import channel
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place, WrongToken, read_token
@@ -120,7 +120,7 @@ class Freshness:
     async def listen_to_postgres(self) -> None:
         """Hear of every move in Postgres, for as long as the process lives."""
         while True:
-            with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            with contextlib.suppress(StoreUnavailable), reaching_postgres():
                 async with self._pool.acquire() as connection:
                     name = f"{self._settings.postgres_schema}_checkpoints"
                     await connection.add_listener(name, self._heard)

@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from projections.catalogue import Stage, catalogue
+from projections.sinks.postgres import PASSING
 
 CATALOGUE = f"videos_v{catalogue.version}"
 UPLOAD_LIFETIME = "7 days 1 hour"  # a ticket lives seven days; an hour for clocks that differ
 AWAY = (
-    OSError,
-    asyncpg.PostgresConnectionError,
+    *PASSING,
     asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
     asyncpg.UndefinedTableError,  # the catalogue, before its first event
     asyncpg.InvalidSchemaNameError,
 )

@@ -71,6 +71,7 @@ PASSING = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,  # the server's farewell lies unread when we ask again
 )
 
 
