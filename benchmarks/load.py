@@ -17,7 +17,7 @@ async def requests_per_second(url: str, pids: Iterable[int]) -> Measured:
     servers = [psutil.Process(pid) for pid in pids]
     before = _cpu(servers)
     wrk = await asyncio.create_subprocess_exec(
-        "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url, stdout=asyncio.subprocess.PIPE
+        "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--timeout", "10s", url, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await wrk.communicate()
     told = out.decode()

@@ -42,7 +42,10 @@ def start_logging(settings: Settings, service: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # The default shows each frame's variables: secrets among them, and a tenth of a second of a busy loop.
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     # Not `sys.stderr`, which Faust replaces by its own logger.
     handler = logging.StreamHandler(sys.__stderr__)

@@ -67,6 +67,9 @@ def not_found(what: str, name: str) -> Problem:
     return Problem(404, f"No such {what}", f"there is no {what} {name!r}")
 
 
+CLIENT_GONE = 499  # nginx's word for it; only our metrics see it
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Whatever is raised becomes a problem document; what nobody expected becomes a 500 whose id the log also shows."""
@@ -84,7 +87,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except StorageUnavailable as error:
         return unavailable("The object store", str(error)).response()
     except ConnectionResetError:
-        raise  # the client is gone, and there is nobody to answer
+        # The client has gone, and nobody reads this: aiohttp would take the error for a fault of ours.
+        return web.Response(status=CLIENT_GONE)
     except asyncio.CancelledError:
         raise
     except Exception:

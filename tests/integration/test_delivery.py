@@ -13,6 +13,7 @@ from yarl import URL
 
 from schemas.events import Event, UploadInitiated, Variant, VideoDeleted, VideoTranscoded, VideoUploaded
 from tests.uploading import Gateway
+from tests.working import until
 
 pytestmark = pytest.mark.usefixtures("kafka", "postgres", "s3")
 
@@ -241,3 +242,19 @@ async def test_a_store_that_breaks_in_the_middle_never_lets_a_part_pass_for_the_
         connection.transport.abort()
         with pytest.raises(ClientPayloadError):
             await answer.read()
+
+
+async def test_a_client_that_leaves_is_no_error(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    video_id = str(uuid7())
+    await gateway.storage.put_bytes(f"videos/{video_id}/source/s", bytes(30_000_000))
+    await gateway.know(*life_of(video_id))
+    async with gateway.http.get(f"/api/videos/{video_id}/stream") as answer:
+        assert answer.status == 200
+        answer.close()
+    gone = 'entertainmenttime_http_requests_total{method="GET",route="/api/videos/{id}/stream",status="499"} 1.0'
+    await until(lambda: told(gateway, gone))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def told(gateway: Gateway, line: str) -> bool:
+    return line in (await ask(gateway, "/metrics")).body.decode()
