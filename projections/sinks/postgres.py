@@ -1,8 +1,8 @@
 """The sink in Postgres: one transaction a batch, the checkpoint first."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,7 @@ READ_CHECKPOINT = """
 select next_offset, cluster_id, topic_id, partitions from checkpoints
 where projection = $1 and version = $2 and topic = $3 and partition = $4
 """
+ALL_THERE = "select bool_and(to_regclass(name) is not null) from unnest($1::text[]) as name"
 COLUMN_TYPES = """
 select c.relname as table_name, a.attname as column_name, format_type(a.atttypid, a.atttypmod) as type
 from pg_attribute a join pg_class c on c.oid = a.attrelid
@@ -101,17 +102,23 @@ class PostgresSink:
         self._pool = pool
         self._projection = projection
         self._frozen_seconds = frozen_seconds
+        self._patience = f"{round(frozen_seconds * 1_000)}ms"
         self._types: Mapping[tuple[str, str], str] = {}
 
     async def prepare(self) -> None:
         sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
+        made = re.findall(r"create (?:table|index) if not exists (\w+)", sql)
         with reaching_postgres():
-            async with self._pool.acquire() as connection, connection.transaction():
-                # Two workers that start together: `create if not exists` alone would let one of them fail.
-                await connection.execute(
-                    "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))", self._projection.name
-                )
-                await connection.execute(sql)
+            # Even an index that is there already waits for whoever writes to its table.
+            if not await self._pool.fetchval(ALL_THERE, made):
+                async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
+                    await connection.execute(f"set local lock_timeout = '{self._patience}'")
+                    # Two workers that start together: `create if not exists` alone would let one of them fail.
+                    await connection.execute(
+                        "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))",
+                        self._projection.name,
+                    )
+                    await connection.execute(sql)
             await self._learn_types()
 
     async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
@@ -134,30 +141,30 @@ class PostgresSink:
                 await self._learn_types()
             # Made before the transaction begins: who holds a lock does not think.
             written = [(self._sql(statement.shape), self._arrays(statement)) for statement in statements(changes)]
-            try:
-                async with self._pool.acquire() as connection, connection.transaction():
-                    # The checkpoint first: its row lock turns a stale worker away before it writes.
-                    await self._move(connection, expected, next_offset)
-                    for sql, arrays in written:
-                        await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
-            except (TimeoutError, asyncpg.LockNotAvailableError):
-                await self._end_silent_holders()
-                raise
+            async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
+                # The checkpoint first: its row lock turns a stale worker away before it writes.
+                await self._move(connection, expected, next_offset)
+                for sql, arrays in written:
+                    await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
 
     async def _move(self, connection: Any, expected: Place, next_offset: int) -> None:
         name, version = self._projection.name, self._projection.version
-        patience = f"{round(self._frozen_seconds * 1_000)}ms"
         moved = await connection.fetch(
-            MOVE_CHECKPOINT, next_offset, name, version, *expected, patience, timeout=self._frozen_seconds
+            MOVE_CHECKPOINT, next_offset, name, version, *expected, self._patience, timeout=self._frozen_seconds
         )
         if not moved:
             raise CheckpointMoved(name, expected)
 
-    async def _end_silent_holders(self) -> None:
-        name, version = self._projection.name, self._projection.version
-        ended = await self._pool.fetch(END_SILENT_HOLDERS, name, version, self._frozen_seconds)
-        if ended:
-            logger.warning("ended the batches of a worker that says nothing", projection=name, batches=len(ended))
+    @asynccontextmanager
+    async def _unfreezing(self) -> AsyncIterator[None]:
+        """Who has waited for a lock in vain ends the batches of workers that say nothing; the next try finds it free."""
+        try:
+            yield
+        except (TimeoutError, asyncpg.LockNotAvailableError):
+            name, version = self._projection.name, self._projection.version
+            if ended := await self._pool.fetch(END_SILENT_HOLDERS, name, version, self._frozen_seconds):
+                logger.warning("ended the batches of a worker that says nothing", projection=name, batches=len(ended))
+            raise
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""
@@ -165,7 +172,8 @@ class PostgresSink:
     async def drop(self) -> None:
         name, version = self._projection.name, self._projection.version
         with reaching_postgres():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{self._patience}'")
                 await connection.execute(
                     "delete from checkpoints where projection = $1 and version = $2", name, version
                 )

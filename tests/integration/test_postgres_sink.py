@@ -74,6 +74,14 @@ async def test_a_worker_frozen_for_good_holds_its_heirs_up_for_seconds_only(
     assert await views_of(pool, "heat") == 1
 
 
+async def test_a_worker_begins_although_a_frozen_one_holds_its_tables(
+    pool: Any, sink: PostgresSink, settings: Settings
+) -> None:
+    async with open_postgres(settings, connections=1) as single, single.acquire() as zombie, zombie.transaction():
+        await zombie.execute("insert into hourly_v1 values ('heat', $1, 1)", EVENING)
+        await asyncio.wait_for(PostgresSink(pool, statistics).prepare(), 5)
+
+
 async def test_a_worker_that_is_slow_is_waited_for(pool: Any, sink: PostgresSink, settings: Settings) -> None:
     async with open_postgres(settings, connections=1) as single, single.acquire() as slow:
         await slow.execute("begin")
