@@ -29,9 +29,7 @@ with moved as (
     where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
     returning 1
 )
-select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)),
-       set_config('lock_timeout', $7, true)
-from moved
+select pg_notify(current_schema() || '_checkpoints', concat_ws(' ', $2::text, $4::text, $5::int, $1::bigint)) from moved
 """
 # A worker frozen in the middle of its batch keeps its row locks for ever, and only who waits for them sees that somebody does.
 # The server's idle_in_transaction_session_timeout does not do: asyncpg asks for a statement's plan with a Flush, after which a
@@ -102,7 +100,6 @@ class PostgresSink:
         self._pool = pool
         self._projection = projection
         self._frozen_seconds = frozen_seconds
-        self._patience = f"{round(frozen_seconds * 1_000)}ms"
         self._types: Mapping[tuple[str, str], str] = {}
 
     async def prepare(self) -> None:
@@ -111,8 +108,7 @@ class PostgresSink:
         with reaching_postgres():
             # Even an index that is there already waits for whoever writes to its table.
             if not await self._pool.fetchval(ALL_THERE, made):
-                async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
-                    await connection.execute(f"set local lock_timeout = '{self._patience}'")
+                async with self._transaction() as connection:
                     # Two workers that start together: `create if not exists` alone would let one of them fail.
                     await connection.execute(
                         "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))",
@@ -141,27 +137,25 @@ class PostgresSink:
                 await self._learn_types()
             # Made before the transaction begins: who holds a lock does not think.
             written = [(self._sql(statement.shape), self._arrays(statement)) for statement in statements(changes)]
-            async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
+            name, version = self._projection.name, self._projection.version
+            async with self._transaction() as connection:
                 # The checkpoint first: its row lock turns a stale worker away before it writes.
-                await self._move(connection, expected, next_offset)
+                moving = (next_offset, name, version, *expected)
+                if not await connection.fetch(MOVE_CHECKPOINT, *moving, timeout=APPLY_SECONDS):
+                    raise CheckpointMoved(name, expected)
                 for sql, arrays in written:
                     await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
 
-    async def _move(self, connection: Any, expected: Place, next_offset: int) -> None:
-        name, version = self._projection.name, self._projection.version
-        moved = await connection.fetch(
-            MOVE_CHECKPOINT, next_offset, name, version, *expected, self._patience, timeout=self._frozen_seconds
-        )
-        if not moved:
-            raise CheckpointMoved(name, expected)
-
     @asynccontextmanager
-    async def _unfreezing(self) -> AsyncIterator[None]:
-        """Who has waited for a lock in vain ends the batches of workers that say nothing; the next try finds it free."""
+    async def _transaction(self) -> AsyncIterator[Any]:
+        """A connection in a transaction. Who waits for a lock in vain ends the batches of workers that say nothing: the next try finds it
+        free."""
+        name, version = self._projection.name, self._projection.version
         try:
-            yield
-        except (TimeoutError, asyncpg.LockNotAvailableError):
-            name, version = self._projection.name, self._projection.version
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(f"set local lock_timeout = {round(self._frozen_seconds * 1_000)}")
+                yield connection
+        except asyncpg.LockNotAvailableError:
             if ended := await self._pool.fetch(END_SILENT_HOLDERS, name, version, self._frozen_seconds):
                 logger.warning("ended the batches of a worker that says nothing", projection=name, batches=len(ended))
             raise
@@ -172,8 +166,7 @@ class PostgresSink:
     async def drop(self) -> None:
         name, version = self._projection.name, self._projection.version
         with reaching_postgres():
-            async with self._unfreezing(), self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(f"set local lock_timeout = '{self._patience}'")
+            async with self._transaction() as connection:
                 await connection.execute(
                     "delete from checkpoints where projection = $1 and version = $2", name, version
                 )
