@@ -3,19 +3,11 @@
 from enum import Enum
 from typing import Any, NamedTuple
 
-import asyncpg
-
 from projections.catalogue import Stage, catalogue
-from projections.sinks.postgres import PASSING
+from projections.sinks.postgres import reaching_postgres
 
 CATALOGUE = f"videos_v{catalogue.version}"
 UPLOAD_LIFETIME = "7 days 1 hour"  # a ticket lives seven days; an hour for clocks that differ
-AWAY = (
-    *PASSING,
-    asyncpg.InterfaceError,
-    asyncpg.UndefinedTableError,  # the catalogue, before its first event
-    asyncpg.InvalidSchemaNameError,
-)
 
 
 class Work(Enum):
@@ -70,7 +62,7 @@ class ClaimLost(Exception):
 
 
 class Leases:
-    """The claims of one worker. Raises one of AWAY when Postgres cannot answer just now."""
+    """The claims of one worker. Raises StoreUnavailable when Postgres cannot answer just now."""
 
     def __init__(self, pool: Any, worker: str, lease_seconds: float) -> None:
         self._pool = pool
@@ -80,7 +72,7 @@ class Leases:
     async def claim(self, work: Work) -> Job | None:
         """The piece of work that has waited longest, now ours; None when there is none, or another worker was faster."""
         # The claim also passes that of the catalogue, should this table ever be lost: it takes no older claim's word.
-        row = await self._pool.fetchrow(
+        row = await self._row(
             f"""
             with waiting as (
                 select v.video_id, v.source_key, coalesce(v.size, 0) as size,
@@ -109,7 +101,7 @@ class Leases:
 
     async def renew(self, job: Job) -> Hold:
         """Keep the claim for another lease; says so when it is lost, or when the film was deleted meanwhile."""
-        row = await self._pool.fetchrow(
+        row = await self._row(
             f"""
             update leases l set expires_at = now() + $4 * interval '1 second'
             where work = $1 and video_id = $2 and claim = $3 and finished_at is null
@@ -126,7 +118,7 @@ class Leases:
 
     async def finish(self, job: Job) -> None:
         """The work is done for good."""
-        await self._pool.execute(
+        await self._row(
             "update leases set finished_at = now() where work = $1 and video_id = $2 and claim = $3",
             job.work.kind,
             job.video_id,
@@ -135,7 +127,7 @@ class Leases:
 
     async def give_back(self, job: Job, *, after_seconds: float = 0) -> None:
         """Anyone may claim it again after so long; this claim counts as no attempt."""
-        await self._pool.execute(
+        await self._row(
             """
             update leases set expires_at = now() + ($4 - 0.001) * interval '1 second', attempts = attempts - 1
             where work = $1 and video_id = $2 and claim = $3 and finished_at is null
@@ -145,3 +137,7 @@ class Leases:
             job.claim,
             after_seconds,
         )
+
+    async def _row(self, sql: str, *values: Any) -> Any:
+        with reaching_postgres():
+            return await self._pool.fetchrow(sql, *values)

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from agents.media.checking import WrongResult
-from agents.media.leases import AWAY, ClaimLost, Hold, Job, Leases
+from agents.media.leases import ClaimLost, Hold, Job, Leases
 from agents.media.making import job_directory, make
 from agents.media.playlists import Variant
 from agents.media.probe import Rejected
@@ -18,6 +18,7 @@ from agents.media.publishing import Film, publish, variant_of
 from agents.media.sandbox import Sandbox
 from compose.log import EventLog, LogUnavailable
 from compose.storage import NoSuchObject, Storage, StorageUnavailable
+from projections.sinks.sink import StoreUnavailable
 from schemas.events import Event, RenditionPublished, TranscodeFailed, TranscodeProgressed, VideoTranscoded
 from schemas.events import Variant as PublishedVariant
 
@@ -109,8 +110,8 @@ class Transcoder:
         while True:
             try:
                 return await self._leases.renew(job)
-            except AWAY as error:
-                logger.warning("the leases are away", video_id=job.video_id, error=repr(error))
+            except StoreUnavailable as error:
+                logger.warning("the leases are away", video_id=job.video_id, error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _append(self, event: Event, event_id: str) -> None:

@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 
 import structlog
 
-from agents.media.leases import AWAY as DATABASE_AWAY
 from agents.media.leases import ClaimLost, Hold, Job, Leases, Work
 from agents.media.sandbox import SandboxUnavailable
 from compose.log import EventLog, LogUnavailable
 from compose.storage import Storage, StorageUnavailable
+from projections.sinks.sink import StoreUnavailable
 from schemas.events import UploadAborted, VideoUploaded
 
 LOOK_SECONDS = 0.5  # between two looks for work, when there was none
 TIDY_SECONDS = 2.0  # the same, for work that nobody waits for
 RETRY_SECONDS = 5.0
 RENEWALS = 3  # in the life of a lease: two may fail
-AWAY = (*DATABASE_AWAY, LogUnavailable, SandboxUnavailable, StorageUnavailable)
+AWAY = (StoreUnavailable, LogUnavailable, SandboxUnavailable, StorageUnavailable)
 
 logger = structlog.get_logger(__name__)
 
