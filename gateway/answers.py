@@ -157,9 +157,14 @@ def accepted(
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
     """An acknowledged write: the event's place in the body, and the token for `?after=` in the header."""
-    token = write_token([appended.place], request.app[SETTINGS].secret_key.get_secret_value())
+    token = write_token([appended.place], secret_of(request))
     event = event_of(appended)
     return answer({**(body or {}), "event": event}, status=status, headers={TOKEN_HEADER: token, **(headers or {})})
+
+
+def secret_of(request: web.Request) -> str:
+    """What tokens and tickets are signed with."""
+    return request.app[SETTINGS].secret_key.get_secret_value()
 
 
 def _plain(value: Any) -> Any:

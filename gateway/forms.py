@@ -60,12 +60,18 @@ async def chunks_of(part: BodyPartReader) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _ask(reading: Coroutine[Any, Any, T]) -> T:
+async def unless_silent(reading: Coroutine[Any, Any, T]) -> T:
+    """What the client sends next. Raises Problem when it sends nothing for SILENCE_SECONDS."""
     try:
         async with asyncio.timeout(SILENCE_SECONDS):
             return await reading
     except TimeoutError:
         raise Problem(408, "Too slow", f"nothing arrived for {SILENCE_SECONDS:g} s; send it again") from None
+
+
+async def _ask(reading: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await unless_silent(reading)
     except (ValueError, AssertionError, KeyError, RuntimeError, HttpProcessingError) as error:
         # What aiohttp's reader raises for a form that it cannot follow.
         raise malformed(f"the form is malformed or ends early: {error}") from None

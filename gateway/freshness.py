@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from compose.log import EventLog
 from compose.settings import Settings
-from gateway.answers import Query, bad_parameter
-from gateway.keys import FRESHNESS, SETTINGS
+from gateway.answers import Query, bad_parameter, secret_of
+from gateway.keys import FRESHNESS
 from gateway.problems import unavailable
 from projections.queries.checkpoints import checkpoints_of
 from projections.sinks.postgres import reaching_postgres
@@ -143,7 +143,7 @@ async def wait_for_writes(request: web.Request, after: After, *projections: str)
         return
     freshness = request.app[FRESHNESS]
     try:
-        places = read_token(after.after, request.app[SETTINGS].secret_key.get_secret_value())
+        places = read_token(after.after, secret_of(request))
     except WrongToken as error:
         raise bad_parameter("after", str(error)) from None
     relevant = [p for p in places if any(p.topic in streams().projections[name].topics for name in projections)]

@@ -12,8 +12,7 @@ from typing import Annotated
 
 import orjson
 from aiohttp import web
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from uuid_utils import uuid7
 
 from compose.log import Appended, LogUnavailable
@@ -29,8 +28,19 @@ from compose.storage import (
     StorageUnavailable,
     WrongLength,
 )
-from gateway.answers import Body, Query, accepted, answer, bad_parameter, invalid_field, read_body, read_query
-from gateway.forms import SILENCE_SECONDS
+from gateway.answers import (
+    Body,
+    Query,
+    accepted,
+    answer,
+    bad_parameter,
+    invalid_field,
+    read_body,
+    read_query,
+    secret_of,
+    whole,
+)
+from gateway.forms import unless_silent
 from gateway.keys import LOG, SETTINGS, STORAGE
 from gateway.problems import Problem, unavailable
 from gateway.tickets import (
@@ -64,12 +74,6 @@ MEDIA_TYPES = {
 }
 
 
-def _digits(value: object) -> object:
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise PydanticCustomError("not_a_number", "must be a number in plain digits")
-    return value
-
-
 PartNumber = Annotated[int, Field(ge=1, le=MAX_PARTS)]
 UploadId = Annotated[str, Field(min_length=1, max_length=2_048)]
 ETag = Annotated[str, Field(pattern=r'^"?[A-Za-z0-9-]{1,128}"?$')]
@@ -91,7 +95,7 @@ class UploadQuery(Query):
 class PartQuery(UploadQuery):
     """Which part of which upload."""
 
-    part_number: Annotated[PartNumber, BeforeValidator(_digits)]
+    part_number: Annotated[PartNumber, whole]
 
 
 class SentPart(Body):
@@ -131,7 +135,7 @@ async def initiate_upload(request: web.Request) -> web.Response:
     part_size = part_size_for(body.size, settings.upload_part_bytes)
     ticket = Ticket(video_id, key, s3_upload_id, body.size, part_size, int(time.time()) + LIFETIME_SECONDS)
     told = {
-        "upload_id": write_ticket(ticket, settings.secret_key.get_secret_value()),
+        "upload_id": write_ticket(ticket, secret_of(request)),
         "video_id": video_id,
         "part_size": part_size,
         "total_parts": ticket.total_parts,
@@ -287,7 +291,7 @@ async def gone(request: web.Request, ticket: Ticket, *, in_query: bool = False) 
 def ticket_in(request: web.Request, upload_id: str, *, in_query: bool = True) -> Ticket:
     """The ticket that `upload_id` is. Raises Problem."""
     try:
-        return read_ticket(upload_id, request.app[SETTINGS].secret_key.get_secret_value())
+        return read_ticket(upload_id, secret_of(request))
     except NoTicket:
         detail = "is none that POST /api/multipart/initiate has given out"
         raise wrong_upload(400, "Wrong upload_id", detail, in_query=in_query) from None
@@ -337,14 +341,7 @@ def checksum_in(request: web.Request, name: str, digest_bytes: int) -> str | Non
 
 async def chunks_of(request: web.Request) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises Problem when the client falls silent."""
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                chunk = await request.content.readany()
-        except TimeoutError:
-            raise Problem(408, "Too slow", f"nothing arrived for {SILENCE_SECONDS:g} s; send it again") from None
-        if not chunk:
-            return
+    while chunk := await unless_silent(request.content.readany()):
         yield chunk
 
 

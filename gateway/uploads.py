@@ -9,7 +9,7 @@ from aiohttp import BodyPartReader, web
 from pydantic import TypeAdapter, ValidationError
 
 from compose.storage import PIECE_BYTES, Storage, StorageUnavailable
-from gateway.answers import invalid, invalid_field
+from gateway.answers import invalid, invalid_field, secret_of
 from gateway.forms import chunks_of, parts_of, text_of
 from gateway.keys import SETTINGS, STORAGE
 from gateway.multipart import (
@@ -133,7 +133,3 @@ def filename_of(part: BodyPartReader) -> str:
         return FILENAME.validate_python(part.filename or "film")
     except ValidationError as error:
         raise invalid_field("file", f"its filename: {error.errors()[0]['msg']}") from None
-
-
-def secret_of(request: web.Request) -> str:
-    return request.app[SETTINGS].secret_key.get_secret_value()

@@ -17,8 +17,7 @@ from schemas.events import PositionUpdated, VideoViewed
 from schemas.log import Place, write_token
 from schemas.streams import streams
 from tests.given import announced, deleted, uploaded
-from tests.servers import Servers
-from tests.uploading import Gateway, gateway_on, provision_gateway
+from tests.uploading import Gateway, gateway_on
 
 pytestmark = [
     pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch", "s3"),
@@ -27,13 +26,6 @@ pytestmark = [
 
 JSON = "application/json"
 NOBODY = "postgresql://nobody@127.0.0.1:9/nothing"
-
-
-@pytest.fixture(scope="module")
-def ready(servers: Servers, kafka: None, postgres: None, redis: None, elasticsearch: None, s3: None) -> Settings:
-    settings = servers.settings(f"{servers.prefix}gateway_")
-    asyncio.run(provision_gateway(settings))
-    return settings
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
