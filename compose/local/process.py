@@ -68,8 +68,8 @@ def forgotten(pid_file: Path, folder: Path) -> psutil.Process | None:
         return None
 
 
-def as_servant(command: Sequence[str | Path], folder: Path) -> list[str]:
-    """`command` as it runs without root's rights; as it is for anyone but root.
+def as_servant(command: Sequence[str | Path], *folders: Path) -> list[str]:
+    """`command`, which needs what lies in `folders`, as it runs without root's rights; as it is for anyone but root.
 
     A checkout below a closed folder (/root is 0700) is out of the servant's reach: it then keeps the one right to walk
     through folders, CAP_DAC_READ_SEARCH, and no other. (Without `no_setuid_fixup`, access(2) does not see that right,
@@ -79,7 +79,7 @@ def as_servant(command: Sequence[str | Path], folder: Path) -> list[str]:
     if os.geteuid() != 0:
         return plain
     setpriv = ["setpriv", f"--reuid={SERVANT}", f"--regid={pwd.getpwnam(SERVANT).pw_gid}", "--clear-groups"]
-    if not open_to_all(folder):
+    if not all(map(open_to_all, folders)):
         walking = "+dac_read_search"
         setpriv += [f"--inh-caps={walking}", f"--ambient-caps={walking}", "--securebits=+no_setuid_fixup"]
     return [*setpriv, "--", *plain]

@@ -63,7 +63,7 @@ class Server(Service):
         log = self.stack.log(self.name)
         with log.open("ab") as output:
             done = subprocess.run(
-                as_servant(command, self.stack.folder),
+                as_servant(command, self.stack.folder, self.stack.opt),
                 input=stdin.encode(),
                 stdout=output,
                 stderr=output,

@@ -112,7 +112,7 @@ class Supervisor:
         await asyncio.to_thread(service.prepare)
         command = service.command()
         return await start(
-            as_servant(command, self.stack.folder) if isinstance(service, Server) else command,
+            as_servant(command, self.stack.folder, self.stack.opt) if isinstance(service, Server) else command,
             log=self.stack.log(service.name),
             pid_file=self.stack.pid_file(service.name),
             environment=self.stack.environment | service.environment(),

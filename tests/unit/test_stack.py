@@ -102,4 +102,5 @@ def test_a_server_in_a_closed_folder_may_walk_there_and_nothing_else(tmp_path: P
     closed, open_ = tmp_path / "closed", Path("/usr")
     closed.mkdir(mode=0o700)
     assert "--ambient-caps=+dac_read_search" in as_servant(["true"], closed)
+    assert "--ambient-caps=+dac_read_search" in as_servant(["true"], open_, closed)
     assert not any("caps" in word for word in as_servant(["true"], open_))
