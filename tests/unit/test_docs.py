@@ -30,6 +30,7 @@ def test_every_event_for_other_services_is_in_producing() -> None:
 
 
 def test_every_command_of_the_worker_is_in_operating() -> None:
+    text = ROOT.joinpath("docs/operating.md").read_text()
     modules = ROOT.joinpath("agents/commands").glob("*.py")
     found = "\n".join(module.read_text() for module in modules)
     commands = re.findall(r"@app\.command\(.*?\)\nasync def (\w+)", found, re.S)
