@@ -2,53 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
-from typing import Any
 
 import structlog
 
 from agents.folding import counts, read_records
 from agents.handover import Partition
+from agents.log_reader import LogReader, OpenLog
 from projections.counting import SeenIds
 
 logger = structlog.get_logger(__name__)
-
-Records = Sequence[Any]
-
-
-class LogReader:
-    """Reads a stretch of one partition, outside of any group."""
-
-    def __init__(self, partition: Partition, consumer: Any, topic_partition: Any) -> None:
-        self.partition = partition
-        self._consumer = consumer
-        self._at = topic_partition
-
-    async def time_at(self, offset: int) -> int | None:
-        """The append time in milliseconds of the first record at `offset` or after; None when there is none yet."""
-        async for records in self.read(offset, offset + 1, beyond=True):
-            return int(records[0].timestamp)
-        return None
-
-    async def offset_at(self, time_ms: int) -> int:
-        """The first offset recorded at `time_ms` or after; the end when there is none."""
-        found = (await self._consumer.offsets_for_times({self._at: max(0, time_ms)}))[self._at]
-        return int(found.offset if found else (await self._consumer.end_offsets([self._at]))[self._at])
-
-    async def read(self, from_offset: int, to_offset: int, *, beyond: bool = False) -> Any:
-        """Yields the records of [from_offset, to_offset), batch by batch; with `beyond` whatever comes first from there on."""
-        self._consumer.seek(self._at, from_offset)
-        end = (await self._consumer.end_offsets([self._at]))[self._at]
-        while await self._consumer.position(self._at) < (end if beyond else min(to_offset, end)):
-            records = (await self._consumer.getmany(self._at, timeout_ms=500)).get(self._at, [])
-            wanted = records if beyond else [record for record in records if record.offset < to_offset]
-            if wanted:
-                yield wanted
-
-
-OpenLog = Callable[[Partition], AbstractAsyncContextManager[LogReader]]
 
 
 class SeenIdsOfWorker:

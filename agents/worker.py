@@ -5,8 +5,8 @@ faust -A agents --loop uvloop worker --loglevel info
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
@@ -14,8 +14,6 @@ from typing import Any
 
 import faust
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
 from faust.channels import Channel
 from mode import Service
@@ -23,10 +21,11 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from redis.asyncio import Redis
 
 from agents.folding import Folding
-from agents.handover import Batch, Partition
+from agents.handover import Batch
+from agents.log_reader import log_of
 from agents.parking import Parking
-from agents.reader import FETCH_WAIT_MS, Reader, back_off_seconds
-from agents.seen import LogReader, SeenIdsOfWorker
+from agents.reader import Reader, back_off_seconds
+from agents.seen import SeenIdsOfWorker
 from agents.topics import answers
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import Settings, settings
@@ -212,25 +211,7 @@ def sinks(
 
 
 def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:
-    @asynccontextmanager
-    async def open_log(partition: Partition) -> AsyncIterator[LogReader]:
-        at = TopicPartition(settings.named(partition.topic), partition.number)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
-        try:
-            await consumer.start()
-            consumer.assign([at])
-            yield LogReader(partition, consumer, at)
-        except KafkaError as error:
-            raise StoreUnavailable("kafka", str(error)) from error
-        finally:
-            await consumer.stop()
-
     once_within = {name: topic.once_within for name, topic in map_of_system.topics.items() if topic.once_within}
     return SeenIdsOfWorker(
-        once_within, {name: topic.partitions for name, topic in map_of_system.topics.items()}, open_log
+        once_within, {name: topic.partitions for name, topic in map_of_system.topics.items()}, log_of(settings)
     )
