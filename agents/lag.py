@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from compose.settings import Settings
 from projections.queries.checkpoints import checkpoints_of
+from projections.queries.versions import Versions, read_versions
 from schemas.streams import Streams
 
 
@@ -29,11 +30,15 @@ class Lag(NamedTuple):
 async def lags(
     settings: Settings, streams: Streams, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
 ) -> Sequence[Lag]:
-    """Every partition of every projection. Raises StoreUnavailable or KafkaError when a server cannot be asked."""
+    """Every partition of every projection, in the version that answers.
+
+    Raises StoreUnavailable or KafkaError when a server cannot be asked.
+    """
     ends = await _ends(settings, streams)
+    versions = Versions(await read_versions(pool))
     found = []
     for name, spec in streams.projections.items():
-        checkpoints = checkpoints_of(name, spec, settings.prefix, pool, redis, elasticsearch)
+        checkpoints = checkpoints_of(versions.active(name), settings.prefix, pool, redis, elasticsearch)
         for topic in spec.topics:
             for partition in range(streams.topics[topic].partitions):
                 next_offset = await checkpoints.next_offset(topic, partition)

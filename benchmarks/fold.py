@@ -25,6 +25,7 @@ from compose.provisioning import provision
 from compose.settings import Settings
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.redis_checkpoints import RedisCheckpoints
+from projections.queries.versions import Versions, declared
 from projections.sinks.sink import Sink, StoreUnavailable
 from schemas.envelope import encode
 from schemas.events import VideoViewed
@@ -123,14 +124,13 @@ async def _fold(own: Settings, records: int, expected: Counter[str]) -> Measured
     )
     try:
         async with open_redis(own) as redis, open_postgres(own) as pool:
-            board = RedisCheckpoints(
-                redis, own.prefix, "leaderboard", version=streams().projections["leaderboard"].version
-            )
+            version = declared("leaderboard").number
+            board = RedisCheckpoints(redis, own.prefix, "leaderboard", version=version)
             began, first = await _until(worker, lambda: _behind(board, pool), 1)
             cpu = sum(psutil.Process(worker.pid).cpu_times()[:2])
             ended, _ = await _until(worker, lambda: _behind(board, pool), records)
             cpu = sum(psutil.Process(worker.pid).cpu_times()[:2]) - cpu
-            wrong = await _differences(Leaderboard(redis, own.prefix), pool, expected)
+            wrong = await _differences(Leaderboard(redis, own.prefix, Versions()), pool, expected)
         return Measured((records - first) / (ended - began), cpu, wrong)
     finally:
         with contextlib.suppress(ProcessLookupError):

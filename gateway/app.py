@@ -33,6 +33,7 @@ from gateway.keys import (
     STATISTICS,
     STORAGE,
     TOP_STREAMS,
+    VERSIONS,
     VIEWERS,
 )
 from gateway.leaderboard import TopStreams
@@ -49,6 +50,7 @@ from projections.queries.positions import Positions
 from projections.queries.resume import Resume
 from projections.queries.search import Search
 from projections.queries.statistics import Statistics
+from projections.queries.versions import open_versions
 
 SOURCE = "/gateway"
 
@@ -57,7 +59,9 @@ logger = structlog.get_logger(__name__)
 
 def build_app(settings: Settings) -> web.Application:
     """The gateway on the servers of `settings`. Opening connects to nothing, so a server that is down stops no start."""
-    app = web.Application(middlewares=[measure, identify, cookies, pages, problems], client_max_size=2**63 - 1)
+    app = web.Application(
+        middlewares=[measure, identify, one_version, cookies, pages, problems], client_max_size=2**63 - 1
+    )
     app[SETTINGS] = settings
     app[SHELF] = Shelf()
     app[OPENAPI] = document(routes())
@@ -70,10 +74,13 @@ def build_app(settings: Settings) -> web.Application:
             resource(ELASTICSEARCH, lambda: open_elasticsearch(settings)),
             resource(LOG, lambda: open_log(settings, SOURCE)),
             resource(STORAGE, lambda: open_storage(settings)),
+            resource(VERSIONS, lambda: open_versions(app[POSTGRES])),
             queries,
             resource(
                 FRESHNESS,
-                lambda: open_freshness(settings, app[LOG], app[POSTGRES], app[REDIS], app[ELASTICSEARCH]),
+                lambda: open_freshness(
+                    settings, app[VERSIONS], app[LOG], app[POSTGRES], app[REDIS], app[ELASTICSEARCH]
+                ),
             ),
             top_streams,
         ]
@@ -97,14 +104,14 @@ def resource(
 
 async def queries(app: web.Application) -> AsyncIterator[None]:
     """Reads, each handed its open client."""
-    prefix = app[SETTINGS].prefix
-    app[CATALOGUE] = Catalogue(app[POSTGRES])
-    app[POSITIONS] = Positions(app[POSTGRES])
-    app[STATISTICS] = Statistics(app[POSTGRES])
+    prefix, versions = app[SETTINGS].prefix, app[VERSIONS]
+    app[CATALOGUE] = Catalogue(app[POSTGRES], versions)
+    app[POSITIONS] = Positions(app[POSTGRES], versions)
+    app[STATISTICS] = Statistics(app[POSTGRES], versions)
     app[VIEWERS] = Viewers(app[POSTGRES], app[SETTINGS])
-    app[LEADERBOARD] = Leaderboard(app[REDIS], prefix)
-    app[RESUME] = Resume(app[REDIS], prefix)
-    app[SEARCH] = Search(app[ELASTICSEARCH], prefix)
+    app[LEADERBOARD] = Leaderboard(app[REDIS], prefix, versions)
+    app[RESUME] = Resume(app[REDIS], prefix, versions)
+    app[SEARCH] = Search(app[ELASTICSEARCH], prefix, versions)
     yield
 
 
@@ -112,6 +119,13 @@ async def top_streams(app: web.Application) -> AsyncIterator[None]:
     """The boards that somebody follows."""
     app[TOP_STREAMS] = TopStreams(app)
     yield
+
+
+@web.middleware
+async def one_version(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """An answer is of one version of each projection, from the wait for a write to the last read, whatever is switched meanwhile."""
+    with request.app[VERSIONS].one_answer():
+        return await handler(request)
 
 
 async def end_streams(app: web.Application) -> None:

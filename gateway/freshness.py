@@ -17,7 +17,8 @@ from compose.settings import Settings
 from gateway.answers import Query, bad_parameter, secret_of
 from gateway.keys import FRESHNESS
 from gateway.problems import unavailable
-from projections.queries.checkpoints import checkpoints_of
+from projections.queries.checkpoints import Checkpoints, checkpoints_of
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.redis_keys import channel
 from projections.sinks.sink import StoreUnavailable
@@ -44,16 +45,20 @@ class Freshness:
     """Waits for checkpoints. Sinks tell of each move; every tenth of a second it is looked at all the same."""
 
     def __init__(
-        self, settings: Settings, log: EventLog, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
+        self,
+        settings: Settings,
+        versions: Versions,
+        log: EventLog,
+        pool: Any,
+        redis: Redis,
+        elasticsearch: AsyncElasticsearch,
     ) -> None:
         self._settings = settings
+        self._versions = versions
         self._log = log
         self._pool = pool
         self._redis = redis
-        self._checkpoints = {
-            name: checkpoints_of(name, spec, settings.prefix, pool, redis, elasticsearch)
-            for name, spec in streams().projections.items()
-        }
+        self._elasticsearch = elasticsearch
         self._moved = asyncio.Event()
         self._waiting = 0
 
@@ -95,7 +100,12 @@ class Freshness:
                 raise bad_parameter("after", f"names {place}, which lies beyond the end of the log")
 
     async def _is_folded(self, projection: str, place: Place) -> bool:
-        return await self._checkpoints[projection].next_offset(place.topic, place.partition) > place.offset
+        checkpoints = self._checkpoints(projection)
+        return await checkpoints.next_offset(place.topic, place.partition) > place.offset
+
+    def _checkpoints(self, projection: str) -> Checkpoints:
+        version = self._versions.active(projection)
+        return checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
 
     def tell(self) -> None:
         """A checkpoint has moved: everybody who waits looks again."""
@@ -166,10 +176,10 @@ async def wait_for_writes(request: web.Request, after: After, *projections: str)
 
 @contextlib.asynccontextmanager
 async def open_freshness(
-    settings: Settings, log: EventLog, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
+    settings: Settings, versions: Versions, log: EventLog, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
 ) -> AsyncIterator[Freshness]:
     """Listens as long as it is open."""
-    freshness = Freshness(settings, log, pool, redis, elasticsearch)
+    freshness = Freshness(settings, versions, log, pool, redis, elasticsearch)
     listening = [asyncio.create_task(freshness.listen_to_redis()), asyncio.create_task(freshness.listen_to_postgres())]
     try:
         yield freshness

@@ -13,6 +13,7 @@ from projections.queries.positions import Positions
 from projections.queries.resume import Resume
 from projections.queries.search import Search
 from projections.queries.statistics import Statistics
+from projections.queries.versions import Versions
 
 if TYPE_CHECKING:
     from gateway.delivery import Shelf
@@ -27,6 +28,7 @@ STORAGE = web.AppKey("storage", Storage)
 POSTGRES = web.AppKey[Any]("postgres")
 REDIS = web.AppKey[Any]("redis")
 ELASTICSEARCH = web.AppKey[Any]("elasticsearch")
+VERSIONS = web.AppKey("versions", Versions)
 CATALOGUE = web.AppKey("catalogue", Catalogue)
 POSITIONS = web.AppKey("positions", Positions)
 RESUME = web.AppKey("resume", Resume)

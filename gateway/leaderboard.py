@@ -14,7 +14,7 @@ from pydantic import Field
 
 from gateway.answers import answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS
+from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS, VERSIONS
 from gateway.problems import unavailable
 from projections.queries.leaderboard import Timeframe, Top
 from projections.sinks.sink import StoreUnavailable
@@ -121,7 +121,9 @@ class TopStreams:
         told: Any = None
         while True:
             try:
-                body = await read_board(self._app, *board)
+                # The task was begun by some request, and outlives it.
+                with self._app[VERSIONS].one_answer():
+                    body = await read_board(self._app, *board)
                 # What only the clock changes is no change of the board.
                 seen = body["source"], body["items"], body["from"]
                 if seen != told:

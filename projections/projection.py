@@ -1,8 +1,9 @@
 """A projection is a value: a name, a version, the topics it folds, and what each event means to it."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, get_type_hints
+from typing import Any, Self, get_type_hints
 
 from projections.changes import Change
 from schemas.envelope import Decoded
@@ -32,6 +33,12 @@ class Projection:
     def full_name(self) -> str:
         """The name with its version, as it is part of every table, index and key: `positions_v1`."""
         return f"{self.name}_v{self.version}"
+
+    def at(self, version: int) -> Self:
+        """The same fold, whose state is another version of it."""
+        twin = copy.copy(self)
+        twin.version = version
+        return twin
 
     @property
     def event_types(self) -> tuple[type[Event], ...]:

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from agents.media.leases import CATALOGUE
 from projections.catalogue import catalogue
+from projections.queries.versions import declared
 from projections.sinks.postgres import PostgresSink
+
+CATALOGUE = declared(catalogue.name).table("videos")
 
 
 def source_of(video_id: str) -> str:

@@ -19,6 +19,7 @@ from compose.local.stack import ROOT
 from compose.provisioning import provision_tables, provision_topics
 from compose.settings import Settings
 from projections.queries.leaderboard import Leaderboard
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import StoreUnavailable
 from schemas.envelope import encode
@@ -121,7 +122,7 @@ async def produce(settings: Settings, views: Iterable[VideoViewed]) -> None:
 async def counting(settings: Settings) -> AsyncIterator[Callable[[Sequence[str]], Awaitable[Totals | None]]]:
     """Yields what tells the totals of some films just now, or None before there are any."""
     async with open_postgres(settings, connections=1) as pool, open_redis(settings) as redis:
-        board = Leaderboard(redis, settings.prefix)
+        board = Leaderboard(redis, settings.prefix, Versions())
 
         async def totals(videos: Sequence[str]) -> Totals | None:
             try:

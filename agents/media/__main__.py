@@ -19,6 +19,7 @@ from compose.log import open_log
 from compose.settings import Settings, WrongSetting, settings
 from compose.storage import open_storage
 from compose.telemetry import start_logging
+from projections.queries.versions import open_versions
 
 logger = structlog.get_logger(__name__)
 
@@ -30,11 +31,12 @@ async def work(settings: Settings) -> None:
     with scratch_directory() as scratch:
         sandbox = await open_sandbox(scratch)
         async with (
-            open_postgres(settings, connections=2 * settings.media_slots + 4) as pool,
+            open_postgres(settings, connections=2 * settings.media_slots + 5) as pool,
+            open_versions(pool) as versions,
             open_storage(settings) as storage,
             open_log(settings, "/entertainmenttime/media") as log,
         ):
-            leases = Leases(pool, name, settings.media_lease_seconds)
+            leases = Leases(pool, versions, name, settings.media_lease_seconds)
             transcoder = Transcoder(storage, log, leases, sandbox, scratch, settings.media_encode_preset)
             tidying = Tidying(storage, log, leases)
             logger.info("ready", worker=name, slots=settings.media_slots)

@@ -3,10 +3,10 @@
 from enum import Enum
 from typing import Any, NamedTuple
 
-from projections.catalogue import Stage, catalogue
+from projections.catalogue import Stage
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 
-CATALOGUE = f"videos_v{catalogue.version}"
 UPLOAD_LIFETIME = "7 days 1 hour"  # a ticket lives seven days; an hour for clocks that differ
 
 
@@ -64,8 +64,9 @@ class ClaimLost(Exception):
 class Leases:
     """The claims of one worker. Raises StoreUnavailable when Postgres cannot answer just now."""
 
-    def __init__(self, pool: Any, worker: str, lease_seconds: float) -> None:
+    def __init__(self, pool: Any, versions: Versions, worker: str, lease_seconds: float) -> None:
         self._pool = pool
+        self._versions = versions
         self._worker = worker
         self._seconds = lease_seconds
 
@@ -77,7 +78,7 @@ class Leases:
             with waiting as (
                 select v.video_id, v.source_key, coalesce(v.size, 0) as size,
                        greatest(coalesce(l.claim, 0), (coalesce(v.stage, 1) - 1) / {len(Stage)}) + 1 as claim
-                from {CATALOGUE} v left join leases l on l.video_id = v.video_id and l.work = $1
+                from {self._films} v left join leases l on l.video_id = v.video_id and l.work = $1
                 where {work.waits} and (l.claim is null or (l.finished_at is null and l.expires_at < now()))
                 order by coalesce(l.attempts, 0), {work.since}
                 limit 1
@@ -105,7 +106,7 @@ class Leases:
             f"""
             update leases l set expires_at = now() + $4 * interval '1 second'
             where work = $1 and video_id = $2 and claim = $3 and finished_at is null
-            returning (select deleted_at is not null from {CATALOGUE} v where v.video_id = l.video_id) as deleted
+            returning (select deleted_at is not null from {self._films} v where v.video_id = l.video_id) as deleted
             """,
             job.work.kind,
             job.video_id,
@@ -137,6 +138,10 @@ class Leases:
             job.claim,
             after_seconds,
         )
+
+    @property
+    def _films(self) -> str:
+        return self._versions.active("catalogue").table("videos")
 
     async def _row(self, sql: str, *values: Any) -> Any:
         with reaching_postgres():

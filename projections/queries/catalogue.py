@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from projections.queries.active import active_table
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 
 
@@ -56,8 +56,13 @@ COLUMNS = ", ".join(
 class Catalogue:
     """Reads films from Postgres. Raises StoreUnavailable when it is down."""
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, versions: Versions) -> None:
         self._pool = pool
+        self._versions = versions
+
+    @property
+    def _table(self) -> str:
+        return self._versions.active("catalogue").table("videos")
 
     async def find(self, video_id: str) -> Video | None:
         """The film; None when there is none, or it was deleted."""
@@ -65,16 +70,14 @@ class Catalogue:
 
     async def find_many(self, video_ids: Iterable[str]) -> dict[str, Video]:
         """Those films that are there, by their id."""
-        rows = await self._fetch("video_id = any($1::text[]) and deleted_at is null", list(video_ids))
+        rows = await self._fetch(self._table, "video_id = any($1::text[]) and deleted_at is null", list(video_ids))
         return {video.video_id: video for video in rows}
 
     async def is_deleted(self, video_id: str) -> bool:
         """Whether the film was there once and is gone for good."""
-        table = active_table("catalogue", "videos")
+        sql = f"select deleted_at is not null from {self._table} where video_id = $1"
         with reaching_postgres():
-            return bool(
-                await self._pool.fetchval(f"select deleted_at is not null from {table} where video_id = $1", video_id)
-            )
+            return bool(await self._pool.fetchval(sql, video_id))
 
     async def page(
         self, *, content_type: str | None = None, genre: str | None = None, limit: int, offset: int
@@ -84,15 +87,13 @@ class Catalogue:
             uploaded_at is not null and deleted_at is null
             and ($1::text is null or content_type = $1) and ($2::text is null or genre = $2)
         """
-        table = active_table("catalogue", "videos")
+        table = self._table
         with reaching_postgres():
             total = await self._pool.fetchval(f"select count(*) from {table} where {where}", content_type, genre)
         newest = "order by uploaded_at desc, video_id limit $3 offset $4"
-        return total, await self._fetch(f"{where} {newest}", content_type, genre, limit, offset)
+        return total, await self._fetch(table, f"{where} {newest}", content_type, genre, limit, offset)
 
-    async def _fetch(self, where: str, *arguments: object) -> list[Video]:
+    async def _fetch(self, table: str, where: str, *arguments: object) -> list[Video]:
         with reaching_postgres():
-            rows = await self._pool.fetch(
-                f"select {COLUMNS} from {active_table('catalogue', 'videos')} where {where}", *arguments
-            )
+            rows = await self._pool.fetch(f"select {COLUMNS} from {table} where {where}", *arguments)
         return [Video(**row) for row in rows]

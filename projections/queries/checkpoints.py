@@ -6,9 +6,10 @@ from elasticsearch import AsyncElasticsearch
 from redis.asyncio import Redis
 
 from projections.queries.redis_checkpoints import RedisCheckpoints
+from projections.queries.versions import Version
 from projections.sinks.elasticsearch import index_name, reaching_elasticsearch
 from projections.sinks.postgres import reaching_postgres
-from schemas.streams import ProjectionSpec
+from schemas.streams import streams
 
 
 class Checkpoints(Protocol):
@@ -53,11 +54,12 @@ class ElasticsearchCheckpoints:
 
 
 def checkpoints_of(
-    name: str, spec: ProjectionSpec, prefix: str, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
+    version: Version, prefix: str, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
 ) -> Checkpoints:
-    """The checkpoints of a projection, wherever its sink keeps them."""
-    if spec.sink == "redis":
-        return RedisCheckpoints(redis, prefix, name, version=spec.version, shards=spec.shards)
-    if spec.sink == "elasticsearch":
-        return ElasticsearchCheckpoints(elasticsearch, prefix, name, version=spec.version)
-    return PostgresCheckpoints(pool, name, version=spec.version)
+    """The checkpoints of this version of a projection, wherever its sink keeps them."""
+    name, sink = version.projection, streams().projections[version.projection].sink
+    if sink == "redis":
+        return RedisCheckpoints(redis, prefix, name, version=version.number, shards=version.shards)
+    if sink == "elasticsearch":
+        return ElasticsearchCheckpoints(elasticsearch, prefix, name, version=version.number)
+    return PostgresCheckpoints(pool, name, version=version.number)

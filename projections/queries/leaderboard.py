@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from redis.asyncio import Redis
 
 from projections.leaderboard import leaderboard
-from projections.queries.active import active_shards
-from projections.sinks.redis_keys import shard_of
+from projections.queries.versions import Versions
+from projections.sinks.redis_keys import Keys, shard_of
 from projections.sinks.redis_scripts import Script, reaching_redis
 from projections.sinks.redis_windows import EPOCH, NAMES, ROLLING
 from projections.sinks.sink import StoreUnavailable
@@ -59,16 +59,18 @@ class Views(NamedTuple):
 
 
 class Leaderboard:
-    """Reads the board that `streams.yaml` declares, or the version and shards given.
-
-    Raises StoreUnavailable when Redis is down, or holds no board that a worker has ticked.
-    """
+    """Reads the board. Raises StoreUnavailable when Redis is down, or holds no board that a worker has ticked."""
 
     source = "leaderboard"
 
-    def __init__(self, redis: Redis, prefix: str, *, version: int | None = None, shards: int | None = None) -> None:
+    def __init__(self, redis: Redis, prefix: str, versions: Versions) -> None:
         self._redis = redis
-        self._shards = active_shards(prefix, leaderboard.name, version, shards)
+        self._prefix = prefix
+        self._versions = versions
+
+    @property
+    def _shards(self) -> list[Keys]:
+        return self._versions.active(leaderboard.name).keys(self._prefix)
 
     async def top(self, k: int, timeframe: Timeframe) -> Top:
         """The first `k` films, deleted ones left out; one round trip a shard, side by side."""
@@ -90,7 +92,8 @@ class Leaderboard:
 
     async def views(self, video_id: str) -> Views:
         """The film's views in every window, zeros where nobody has watched it."""
-        keys = self._shards[shard_of(video_id, len(self._shards))]
+        shards = self._shards
+        keys = shards[shard_of(video_id, len(shards))]
         ticked_ms, *counts = await VIEWS.run(self._redis, [keys.state, *map(keys.top, NAMES)], [video_id])
         by_window = {name: int(float(count)) for name, count in zip(NAMES, counts, strict=True)}
         return Views(**by_window, as_of=_as_of([ticked_ms]), source=self.source)

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from projections.queries.active import active_table
 from projections.queries.resume import Stopped
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 
 # The session that moved last answers, with its newest position; where none has moved, the one with the newest position.
@@ -26,12 +26,13 @@ class Positions:
 
     source = "postgres"
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, versions: Versions) -> None:
         self._pool = pool
+        self._versions = versions
 
     async def position(self, viewer_id: str, video_id: str) -> Stopped | None:
         """None when the viewer never watched the film."""
-        table = active_table("positions", "positions")
+        table = self._versions.active("positions").table("positions")
         with reaching_postgres():
             row = await self._pool.fetchrow(
                 f"""
@@ -52,7 +53,8 @@ class Positions:
         return await self._watched(viewer_id, completed=True, limit=limit)
 
     async def _watched(self, viewer_id: str, *, completed: bool, limit: int) -> list[Watched]:
-        positions, videos = active_table("positions", "positions"), active_table("catalogue", "videos")
+        positions = self._versions.active("positions").table("positions")
+        videos = self._versions.active("catalogue").table("videos")
         with reaching_postgres():
             rows = await self._pool.fetch(
                 f"""

@@ -4,19 +4,16 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from projections.queries.active import active_shards
-from projections.sinks.redis_keys import channel
+from projections.sinks.redis_keys import channel, shards_of
 from projections.sinks.redis_scripts import reaching_redis
 
 
 class RedisCheckpoints:
     """The checkpoints of one version of a projection. Each move is also told on `channel` (`projections.sinks.redis_keys`)."""
 
-    def __init__(
-        self, redis: Redis, prefix: str, projection: str, *, version: int | None = None, shards: int | None = None
-    ) -> None:
+    def __init__(self, redis: Redis, prefix: str, projection: str, *, version: int, shards: int = 1) -> None:
         self._redis = redis
-        self._shards = active_shards(prefix, projection, version, shards)
+        self._shards = shards_of(prefix, projection, version, shards)
         self.channel = channel(prefix)
 
     async def next_offset(self, topic: str, partition: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 from redis.asyncio import Redis
 
-from projections.queries.active import active_shards
+from projections.queries.versions import Versions
 from projections.resume import resume
 from projections.sinks.redis_keys import shard_of
 from projections.sinks.redis_scripts import reaching_redis
@@ -26,13 +26,14 @@ class Stopped(NamedTuple):
 
 
 class Resume:
-    """Reads the positions that `streams.yaml` declares, or the version and shards given."""
+    """Reads the positions."""
 
     source = "redis"
 
-    def __init__(self, redis: Redis, prefix: str, *, version: int | None = None, shards: int | None = None) -> None:
+    def __init__(self, redis: Redis, prefix: str, versions: Versions) -> None:
         self._redis = redis
-        self._shards = active_shards(prefix, resume.name, version, shards)
+        self._prefix = prefix
+        self._versions = versions
 
     async def position(self, viewer_id: str, video_id: str) -> Stopped | None:
         """None when the viewer never watched the film. Raises StoreUnavailable.
@@ -40,7 +41,8 @@ class Resume:
         The session that moved last answers, with its newest position; where none has moved, the one with the newest position; of equals
         the one with the greater id.
         """
-        keys = self._shards[shard_of(viewer_id, len(self._shards))]
+        shards = self._versions.active(resume.name).keys(self._prefix)
+        keys = shards[shard_of(viewer_id, len(shards))]
         with reaching_redis():
             registers: dict[Any, Any] = await self._redis.hgetall(keys.position(viewer_id, video_id))
         sessions: dict[str, dict[str, tuple[int, bytes]]] = {}

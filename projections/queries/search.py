@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from elasticsearch import AsyncElasticsearch
 
-from projections.queries.active import active_version
+from projections.queries.versions import Versions
 from projections.sinks.elasticsearch import index_name, reaching_elasticsearch
 from projections.spelling import folded
 
@@ -53,13 +53,14 @@ class Suggestion(NamedTuple):
 class Search:
     """Reads the index. Raises StoreUnavailable when Elasticsearch is down."""
 
-    def __init__(self, client: AsyncElasticsearch, prefix: str) -> None:
+    def __init__(self, client: AsyncElasticsearch, prefix: str, versions: Versions) -> None:
         self._client = client
         self._prefix = prefix
+        self._versions = versions
 
     @property
     def _index(self) -> str:
-        return index_name(self._prefix, "search", active_version("search"))
+        return index_name(self._prefix, "search", self._versions.active("search").number)
 
     async def films(
         self, query: str, *, content_type: str | None = None, genre: str | None = None, limit: int, offset: int

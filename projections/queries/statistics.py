@@ -5,8 +5,8 @@ from typing import Any, Literal, NamedTuple
 
 from projections.counting import day_start, hour_start
 from projections.leaderboard import WINDOWS, Window
-from projections.queries.active import active_table
 from projections.queries.leaderboard import Ranked, Timeframe, Top, Views
+from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 
 Bucket = Literal["hour", "day"]
@@ -28,14 +28,15 @@ class Statistics:
     consists of.
     """
 
-    def __init__(self, pool: Any) -> None:
+    def __init__(self, pool: Any, versions: Versions) -> None:
         self._pool = pool
+        self._versions = versions
 
     async def history(
         self, video_id: str, *, from_: datetime | None, to: datetime | None, bucket: Bucket
     ) -> list[Point]:
         """The film's views bucket by bucket, the oldest first; buckets without a view are left out."""
-        table = active_table("statistics", TABLES[bucket])
+        table = self._versions.active("statistics").table(TABLES[bucket])
         with reaching_postgres():
             rows = await self._pool.fetch(
                 f"""
@@ -53,7 +54,7 @@ class Statistics:
         """The first `k` films, as the leaderboard would have them at `now`; deleted ones left out."""
         from_ = start_of(BY_NAME[timeframe], now)
         source, query = self._counts(timeframe)
-        deleted = active_table("catalogue", "videos")
+        deleted = self._versions.active("catalogue").table("videos")
         with reaching_postgres():
             rows = await self._pool.fetch(
                 f"""
@@ -71,29 +72,28 @@ class Statistics:
     async def views(self, video_id: str, now: datetime) -> Views:
         """The film's views in every window."""
         counts: dict[str, int] = {}
+        queries = [(window, self._counts(window.name)[1]) for window in WINDOWS]
         with reaching_postgres():
             async with self._pool.acquire() as connection:
-                for window in WINDOWS:
-                    _, query = self._counts(window.name)
+                for window, query in queries:
                     start = start_of(window, now)
                     counts[window.name] = await connection.fetchval(
                         f"select coalesce(sum(views), 0)::bigint from ({query}) c", start, video_id
                     )
         return Views(**counts, as_of=now, source="aggregates")
 
-    @staticmethod
-    def _counts(timeframe: str) -> tuple[str, str]:
+    def _counts(self, timeframe: str) -> tuple[str, str]:
         """Where a window is counted from, and how: $1 is its start or null, $2 a film or null."""
         window = BY_NAME[timeframe]
         where = "($1::timestamptz is null or {moment} >= $1) and ($2::text is null or video_id = $2)"
         if window.bucket is not None and window.bucket < timedelta(hours=1):
-            table = active_table("views", "views")
+            table = self._versions.active("views").table("views")
             return (
                 "raw",
                 f"select video_id, count(*) as views from {table} where {where.format(moment='occurred_at')} group by 1",
             )
         hourly = window.bucket is not None and window.bucket < timedelta(days=1)
-        table = active_table("statistics", TABLES["hour" if hourly else "day"])
+        table = self._versions.active("statistics").table(TABLES["hour" if hourly else "day"])
         return (
             "aggregates",
             f"select video_id, sum(views)::bigint as views from {table} where {where.format(moment='start')} group by 1",

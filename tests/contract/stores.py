@@ -15,6 +15,7 @@ from projections.positions import positions
 from projections.projection import Projection
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.resume import Resume
+from projections.queries.versions import Versions
 from projections.resume import resume
 from projections.search import search
 from projections.sinks.elasticsearch import ElasticsearchSink
@@ -176,7 +177,7 @@ class RedisBoard(RedisStore):
     async def state(self, partition: int) -> Any:
         # A board can be read once it has been ticked; every tick lies within the same minute.
         await self.sink().tick(NOW + timedelta(milliseconds=next(ticks) % 50_000))
-        reads = Leaderboard(self._redis, self._prefix)
+        reads = Leaderboard(self._redis, self._prefix, Versions())
         cast = cast_of(partition)
         return {
             window.name: {
@@ -196,7 +197,7 @@ class RedisRegisters(RedisStore):
     name, projection, events_of = "redis registers", resume, positions_of
 
     async def state(self, partition: int) -> Any:
-        reads = Resume(self._redis, self._prefix)
+        reads = Resume(self._redis, self._prefix, Versions())
         places = [(video, viewer) for video in cast_of(partition) for viewer in VIEWERS]
         found = [await reads.position(viewer, video) for video, viewer in places]
         return [

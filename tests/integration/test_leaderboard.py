@@ -20,6 +20,7 @@ from projections.changes import Change, Increment, Upsert
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.redis_checkpoints import RedisCheckpoints
+from projections.queries.versions import Version, Versions
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
@@ -133,7 +134,7 @@ class World:
         self.model = Model()
         self.clock = START
         self.sink = self.new_sink(redis)
-        self.board = Leaderboard(redis, prefix, shards=shards)
+        self.board = Leaderboard(redis, prefix, Versions([Version(leaderboard.name, 1, 1, shards, "active")]))
         self.keys = Keys(prefix, leaderboard.name, leaderboard.version)
 
     def new_sink(self, redis: Redis) -> RedisSink:
@@ -343,14 +344,14 @@ async def test_a_clock_that_goes_backwards_brings_nothing_back(world: World) -> 
 
 async def test_a_board_that_nobody_has_made_is_unavailable(client: Redis, settings: Settings) -> None:
     with pytest.raises(StoreUnavailable, match="no leaderboard yet"):
-        await Leaderboard(client, settings.prefix).top(10, "day")
+        await Leaderboard(client, settings.prefix, Versions()).top(10, "day")
     with pytest.raises(StoreUnavailable, match="no leaderboard yet"):
-        await Leaderboard(client, settings.prefix).views("film-1")
+        await Leaderboard(client, settings.prefix, Versions()).views("film-1")
 
 
 async def test_each_move_of_a_checkpoint_is_told_once(world: World) -> None:
     async with world.redis.pubsub(ignore_subscribe_messages=True) as told:
-        checkpoints = RedisCheckpoints(world.redis, world.prefix, "leaderboard")
+        checkpoints = RedisCheckpoints(world.redis, world.prefix, "leaderboard", version=1)
         await told.subscribe(checkpoints.channel)
         while not told.subscribed:
             await told.get_message(timeout=1)

@@ -13,6 +13,7 @@ from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
 from projections.catalogue import Stage, stage_order
+from projections.queries.versions import Versions
 from tests.catalogue import Rows, open_rows
 
 LEASE_SECONDS = 600.0
@@ -34,7 +35,7 @@ async def rows(pool: Any) -> Rows:
 
 @pytest.fixture
 def worker(pool: Any) -> Named:
-    return lambda name: Leases(pool, name, LEASE_SECONDS)
+    return lambda name: Leases(pool, Versions(), name, LEASE_SECONDS)
 
 
 async def claimed(leases: Leases, work: Work = Work.TRANSCODE) -> Job:

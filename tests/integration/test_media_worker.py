@@ -26,6 +26,7 @@ from compose.log import EventLog, open_log
 from compose.provisioning import provision_bucket, provision_tables, provision_topics
 from compose.settings import Settings
 from compose.storage import Storage, open_storage
+from projections.queries.versions import Versions
 from schemas.envelope import decode
 from schemas.events import (
     RenditionPublished,
@@ -110,7 +111,7 @@ async def transcoder(media: Media) -> Transcoder:
     return Transcoder(
         media.storage,
         media.log,
-        Leases(media.pool, "here", LEASE_SECONDS),
+        Leases(media.pool, Versions(), "here", LEASE_SECONDS),
         await open_sandbox(media.scratch),
         media.scratch,
         "veryfast",
@@ -119,7 +120,7 @@ async def transcoder(media: Media) -> Transcoder:
 
 async def transcode(media: Media) -> Job:
     """One worker does the next job, to its end."""
-    leases = Leases(media.pool, "here", LEASE_SECONDS)
+    leases = Leases(media.pool, Versions(), "here", LEASE_SECONDS)
     job = await leases.claim(Work.TRANSCODE)
     assert job is not None
     await Worker(leases, LEASE_SECONDS).do(job, (await transcoder(media)).work_on)
@@ -230,7 +231,7 @@ async def test_a_film_whose_bytes_are_gone_fails_in_words(media: Media) -> None:
 
 async def test_a_film_that_killed_its_workers_is_given_up_in_words(media: Media, tmp_path: Path) -> None:
     await media.upload("film", film(tmp_path / "film.mp4", seconds=1))
-    leases = Leases(media.pool, "dying", LEASE_SECONDS)
+    leases = Leases(media.pool, Versions(), "dying", LEASE_SECONDS)
     for _ in range(MOST_ATTEMPTS):
         assert await leases.claim(Work.TRANSCODE)
         await media.rows.expire_leases()
@@ -260,7 +261,7 @@ async def test_a_worker_told_to_stop_gives_its_film_back_at_once(media: Media, t
         await until(lambda: lease_of(media, "film"))
         worker.terminate()
         assert await asyncio.wait_for(worker.wait(), DEADLINE_SECONDS) == 0
-    job = await Leases(media.pool, "next", LEASE_SECONDS).claim(Work.TRANSCODE)
+    job = await Leases(media.pool, Versions(), "next", LEASE_SECONDS).claim(Work.TRANSCODE)
     assert job is not None
     assert (job.claim, job.attempts) == (2, 1)
     assert await media.keys("film") == [source_of("film")]
@@ -316,7 +317,7 @@ async def gate_to(url: str) -> AsyncIterator[tuple[Gate, str]]:
 
 async def work_with(media: Media, pool: Any, storage: Storage) -> None:
     """One worker does the next job, with a database and a store of its own way."""
-    leases = Leases(pool, "here", LEASE_SECONDS)
+    leases = Leases(pool, Versions(), "here", LEASE_SECONDS)
     sandbox = await open_sandbox(media.scratch)
     working = Transcoder(storage, media.log, leases, sandbox, media.scratch, "veryfast")
     job = await leases.claim(Work.TRANSCODE)
@@ -387,7 +388,7 @@ async def test_two_workers_share_the_films(media: Media, tmp_path: Path) -> None
 
 async def test_a_film_deleted_while_it_is_made_is_let_go(media: Media, tmp_path: Path) -> None:
     await media.upload("film", film(tmp_path / "film.mp4", seconds=10, size="640x360"))
-    leases = Leases(media.pool, "here", LEASE_SECONDS)
+    leases = Leases(media.pool, Versions(), "here", LEASE_SECONDS)
     job = await leases.claim(Work.TRANSCODE)
     assert job is not None
     await media.rows.delete("film")
@@ -402,7 +403,7 @@ async def test_the_objects_of_a_deleted_film_go(media: Media, tmp_path: Path) ->
     await media.upload("other", tmp_path / "film.mp4")
     await transcode(media)
     await media.rows.delete("film")
-    leases = Leases(media.pool, "here", LEASE_SECONDS)
+    leases = Leases(media.pool, Versions(), "here", LEASE_SECONDS)
     job = await leases.claim(Work.DELETE)
     assert job is not None
     tidying = Tidying(media.storage, media.log, leases)
@@ -417,7 +418,7 @@ async def test_an_upload_that_expired_is_settled_by_what_is_there(
 ) -> None:
     if is_there:
         await media.storage.put_bytes(source_of("film"), b"all of it")
-    leases = Leases(media.pool, "here", LEASE_SECONDS)
+    leases = Leases(media.pool, Versions(), "here", LEASE_SECONDS)
     await Tidying(media.storage, media.log, leases).settle(Job(Work.SETTLE, "film", 1, 1, source_of("film"), 0))
     (event,) = await media.events("film")
     assert isinstance(event, settled_as)

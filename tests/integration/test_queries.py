@@ -22,6 +22,7 @@ from projections.projection import Projection
 from projections.queries.catalogue import Catalogue
 from projections.queries.positions import Positions
 from projections.queries.statistics import Statistics, start_of
+from projections.queries.versions import Versions
 from projections.sinks.postgres import PostgresSink
 from projections.sinks.sink import LogIdentity, StoreUnavailable
 from projections.statistics import statistics
@@ -69,7 +70,7 @@ async def fold(pool: Any, projection: Projection, events: Sequence[Event]) -> No
 
 async def test_a_film_that_plays_is_found_with_all_that_a_player_needs(pool: Any) -> None:
     await fold(pool, catalogue, [announced("a", "Heat", genre="Crime"), uploaded("a"), transcoded("a")])
-    film = await Catalogue(pool).find("a")
+    film = await Catalogue(pool, Versions()).find("a")
     assert film is not None
     assert (film.title, film.genre, film.status, film.progress) == ("Heat", "Crime", "COMPLETED", 1.0)
     assert (film.hls_prefix, film.source_key, film.size) == ("videos/a/hls/1-a", "videos/a/source/1", 1_000)
@@ -86,7 +87,7 @@ async def test_films_are_found_in_whatever_state_but_deleted(pool: Any) -> None:
         aborted("aborted"),
     ]
     await fold(pool, catalogue, events)
-    reads = Catalogue(pool)
+    reads = Catalogue(pool, Versions())
     found = await reads.find_many([event.key for event in events] + ["never"])
     assert {video: film.status for video, film in found.items()} == {
         "announced": "PENDING",
@@ -105,7 +106,7 @@ async def test_films_are_found_in_whatever_state_but_deleted(pool: Any) -> None:
 
 async def test_a_film_that_only_progress_is_known_of_is_no_error(pool: Any) -> None:
     await fold(pool, catalogue, [progressed("early", 0.25)])
-    film = await Catalogue(pool).find("early")
+    film = await Catalogue(pool, Versions()).find("early")
     assert film is not None
     assert (film.title, film.status, film.variants) == (None, "PROCESSING", [])
 
@@ -121,7 +122,7 @@ async def test_pages_hold_the_newest_first_and_know_how_many_there_are(pool: Any
             deleted("film-6"),
         ],
     )
-    reads = Catalogue(pool)
+    reads = Catalogue(pool, Versions())
     total, page = await reads.page(limit=2, offset=1)
     assert (total, [film.video_id for film in page]) == (6, ["film-4", "film-3"])
     total, page = await reads.page(content_type="movie", genre="Drama", limit=10, offset=0)
@@ -172,7 +173,7 @@ async def test_who_watched_what_is_answered_as_the_rule_says(pool: Any, drawn: l
     ]
     await fold(pool, catalogue, [announced(video) for video in ("alien", "heat", "ran")])
     await fold(pool, positions, random.sample(updates, len(updates)))
-    reads = Positions(pool)
+    reads = Positions(pool, Versions())
     answers = {v: answering([u for u in updates if u.video_id == v]) for v in {u.video_id for u in updates}}
     for video, answer in answers.items():
         found = await reads.position(viewer, video)
@@ -186,14 +187,14 @@ async def test_who_watched_what_is_answered_as_the_rule_says(pool: Any, drawn: l
 
 
 async def test_who_never_watched_has_no_position(pool: Any) -> None:
-    assert await Positions(pool).position("nobody", "heat") is None
+    assert await Positions(pool, Versions()).position("nobody", "heat") is None
 
 
 async def test_deleted_films_are_left_out_of_what_to_go_on_watching(pool: Any) -> None:
     await fold(pool, catalogue, [announced("heat"), announced("gone"), deleted("gone")])
     watched = [stopped("ann", "heat", at="20:10", seconds=60), stopped("ann", "gone", at="20:20", seconds=60)]
     await fold(pool, positions, watched)
-    assert [item.video_id for item in await Positions(pool).continue_watching("ann", 10)] == ["heat"]
+    assert [item.video_id for item in await Positions(pool, Versions()).continue_watching("ann", 10)] == ["heat"]
 
 
 some_views = st.lists(
@@ -214,7 +215,7 @@ async def test_every_window_and_the_history_count_the_views_that_lie_in_them(
     ]
     await fold(pool, statistics, seen)
     await fold(pool, views, seen)
-    reads = Statistics(pool)
+    reads = Statistics(pool, Versions())
     for window in WINDOWS:
         start = start_of(window, NOW)
         expected = Counter(view.video_id for view in seen if start is None or view.occurred_at >= start)
@@ -237,7 +238,7 @@ async def test_a_history_holds_the_bucket_that_its_beginning_lies_in_and_not_tha
         [VideoViewed(view_id=str(n), video_id="heat", occurred_at=EVENING - age) for n, age in enumerate(ages)],
     )
     from_, to = EVENING - timedelta(hours=3) + timedelta(minutes=20), EVENING - timedelta(hours=1)
-    points = await Statistics(pool).history("heat", from_=from_, to=to, bucket="hour")
+    points = await Statistics(pool, Versions()).history("heat", from_=from_, to=to, bucket="hour")
     assert [point.start for point in points] == [EVENING - timedelta(hours=3), EVENING - timedelta(hours=2)]
 
 
@@ -249,7 +250,7 @@ async def test_the_top_holds_most_views_first_and_no_deleted_film(pool: Any) -> 
     ]
     await fold(pool, catalogue, [announced("gone"), deleted("gone")])
     await fold(pool, statistics, seen)
-    top = await Statistics(pool).top(2, "day", NOW)
+    top = await Statistics(pool, Versions()).top(2, "day", NOW)
     assert [(item.rank, item.video_id, item.views) for item in top.items] == [(1, "a", 3), (2, "c", 2)]
 
 
@@ -257,7 +258,7 @@ async def test_a_table_that_is_not_made_yet_is_waited_for(settings: Settings) ->
     await provision_tables(settings)
     async with open_postgres(settings) as pool:
         with pytest.raises(StoreUnavailable):
-            await Catalogue(pool).find("a")
+            await Catalogue(pool, Versions()).find("a")
 
 
 async def test_a_server_that_is_down_is_unavailable_in_words(settings: Settings) -> None:
@@ -266,4 +267,4 @@ async def test_a_server_that_is_down_is_unavailable_in_words(settings: Settings)
     )
     async with open_postgres(elsewhere) as pool:
         with pytest.raises(StoreUnavailable, match="postgres is unavailable"):
-            await Catalogue(pool).find("a")
+            await Catalogue(pool, Versions()).find("a")

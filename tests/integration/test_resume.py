@@ -14,6 +14,7 @@ from compose.connections import open_redis
 from compose.settings import Settings
 from projections.changes import Change
 from projections.queries.resume import Resume, Stopped
+from projections.queries.versions import Version, Versions
 from projections.resume import remember_position, resume
 from projections.sinks.memory import MemorySink
 from projections.sinks.redis import RedisSink
@@ -82,7 +83,7 @@ async def test_the_answer_is_that_of_the_plain_fold(
     sink, memory = RedisSink(client, resume, prefix, shards=shards, limits=Limits(rows=3)), MemorySink(resume)
     await fold(sink, changes, batch)
     await fold(memory, changes, len(changes) or 1)
-    answers = Resume(client, prefix, shards=shards)
+    answers = Resume(client, prefix, Versions([Version(resume.name, 1, 1, shards, "active")]))
     for viewer_id in ("ann", "bob"):
         for video_id in ("heat", "alien"):
             assert await answers.position(viewer_id, video_id) == answer(memory, viewer_id, video_id)
@@ -108,4 +109,4 @@ async def test_a_key_of_a_wrong_type_refuses_the_changes_that_meet_it_and_nothin
         await sink.apply(changes, expected=Place("positions", 0, 0), next_offset=2)
     assert refused.value.changes == changes[2:]
     assert (await sink.checkpoint("positions", 0, LOG)).next_offset == 0
-    assert await Resume(client, settings.prefix).position("bob", "heat") is None
+    assert await Resume(client, settings.prefix, Versions()).position("bob", "heat") is None

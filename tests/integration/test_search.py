@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from compose.connections import open_elasticsearch
 from projections.queries.search import Results, Search
+from projections.queries.versions import Versions
 from projections.search import search
 from projections.sinks.elasticsearch import ElasticsearchSink
 from projections.sinks.sink import LogIdentity
@@ -53,7 +54,7 @@ async def films(servers: Servers, elasticsearch: None) -> AsyncIterator[Search]:
         events = [*FILMS, *(uploaded(video) for video in UPLOADED), deleted("gone")]
         changes = list(search.fold(recorded(events)))
         await sink.apply(changes, expected=place, next_offset=len(events), offsets=None)
-        reads = Search(client, settings.prefix)
+        reads = Search(client, settings.prefix, Versions())
         await reads.refresh()
         yield reads
         await sink.drop()
