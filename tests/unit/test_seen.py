@@ -1,7 +1,6 @@
 """The seen ids that a worker's projections share: each is told what the whole log means, wherever it stands and whoever was first."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -12,6 +11,7 @@ from agents.handover import Partition
 from agents.seen import SeenIdsOfWorker
 from projections.counting import SeenIds
 from schemas.envelope import encode
+from tests.logs import PartitionInMemory
 from tests.records import Kept, kept
 from tests.working import viewed
 
@@ -21,33 +21,7 @@ START = datetime(2026, 5, 1, 20, tzinfo=UTC)
 PROJECTIONS = ("views", "statistics", "leaderboard")
 
 
-class LogInMemory:
-    """Stands in for `LogReader`; `opened` counts how often the log was asked."""
-
-    partition = HOME
-
-    def __init__(self, records: Sequence[Kept]) -> None:
-        self.records = records
-        self.opened = 0
-
-    @asynccontextmanager
-    async def open(self, partition: Partition) -> AsyncIterator["LogInMemory"]:
-        self.opened += 1
-        yield self
-
-    async def time_at(self, offset: int) -> int | None:
-        return next((record.timestamp for record in self.records if record.offset >= offset), None)
-
-    async def offset_at(self, time_ms: int) -> int:
-        return next((r.offset for r in self.records if r.timestamp >= time_ms), self.records[-1].offset + 1)
-
-    async def read(self, from_offset: int, to_offset: int) -> AsyncIterator[list[Kept]]:
-        for record in self.records:
-            if from_offset <= record.offset < to_offset:
-                yield [record]
-
-
-def log_of(drawn: Sequence[tuple[str, int]]) -> LogInMemory:
+def log_of(drawn: Sequence[tuple[str, int]]) -> PartitionInMemory:
     """A view of each id, so many minutes after the one before."""
     records, minutes = [], 0
     for offset, (view_id, later_minutes) in enumerate(drawn):
@@ -55,10 +29,10 @@ def log_of(drawn: Sequence[tuple[str, int]]) -> LogInMemory:
         at = START + timedelta(minutes=minutes)
         message = encode(viewed(view_id, "film", at=at), event_id=view_id, source="/tests")
         records.append(kept(message, partition=0, offset=offset, timestamp=round(at.timestamp() * 1_000)))
-    return LogInMemory(records)
+    return PartitionInMemory(HOME, records)
 
 
-def worker_over(log: LogInMemory) -> SeenIdsOfWorker:
+def worker_over(log: PartitionInMemory) -> SeenIdsOfWorker:
     return SeenIdsOfWorker({"views": WITHIN}, {"views": 1}, log.open)  # type: ignore[arg-type]
 
 
