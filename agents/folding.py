@@ -60,7 +60,7 @@ class Folding:
         """What reaches the fold: of views only those that count, where the projection counts."""
         if not self._projection.counts_once or not any(isinstance(d.event, VideoViewed) for d, _ in decoded):
             return decoded
-        seen = await self._seen.window(self._projection.name, batch.partition, batch.from_offset)
+        seen = await self._seen.window(self._projection.full_name, batch.partition, batch.from_offset)
         counted = [item for item in decoded if counts(seen, item[0])]
         # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
         seen.judged_to = max(seen.judged_to, batch.next_offset)

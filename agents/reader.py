@@ -213,7 +213,7 @@ class Reader:
         given = list(partitions)
         self._carry_out(self._handover.assigned(given))
         for partition in given:
-            self._on_hold(self.projection.name, partition)
+            self._on_hold(self.projection.full_name, partition)
 
     async def revoke(self, partitions: Iterable[Partition]) -> None:
         """The group takes these away; returns when no agent has anything of theirs, within five seconds."""
@@ -226,7 +226,7 @@ class Reader:
         for partition in taken:
             self.refusals.pop(partition, None)
             self._held_up.discard(partition)
-            self._on_release(self.projection.name, partition)
+            self._on_release(self.projection.full_name, partition)
 
     async def _withdraw(self, taken: Iterable[Partition]) -> None:
         """What waits to be handed to an agent, perhaps because a store is down, is not handed over any more."""

@@ -10,37 +10,32 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 import structlog
-from elasticsearch import AsyncElasticsearch
 from faust.channels import Channel
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
-from redis.asyncio import Redis
 
 from agents.folding import Folding
 from agents.handover import Batch
 from agents.log_reader import log_of
 from agents.parking import Parking
 from agents.reader import Reader, back_off_seconds
+from agents.registry import kept_up, left_alone, register_declared
 from agents.seen import SeenIdsOfWorker
+from agents.stores import folded_as, open_stores
 from agents.topics import answers
-from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
-from projections.all import PROJECTIONS
 from projections.projection import Projection
-from projections.sinks.elasticsearch import ElasticsearchSink
-from projections.sinks.memory import MemorySink
-from projections.sinks.postgres import PostgresSink
-from projections.sinks.redis import RedisSink
+from projections.queries.versions import Version, Versions, read_versions
 from projections.sinks.sink import Sink, StoreUnavailable
 from schemas.streams import Streams, streams
 
 TICK_SECONDS = 1.0
-POSTGRES_CONNECTIONS = 16
+POSTGRES_CONNECTIONS = 17  # one listens
 
 logger = structlog.get_logger(__name__)
 
@@ -81,7 +76,7 @@ def new_app(settings: Settings) -> faust.App:
     )
 
 
-class Batches(Channel[Batch]):
+class Batches(Channel[tuple[Reader, Batch]]):
     """A channel that keeps what lies in it.
 
     Faust empties its own channels, and its streams skip their events, whenever its own group rebalances, which has nothing to do with
@@ -104,7 +99,6 @@ class Batches(Channel[Batch]):
 app = new_app(settings())
 channels = {name: Batches(app) for name in streams().agents}
 control = app.topic(settings().named("agents-control"), partitions=1, internal=True, value_serializer="raw")
-readers: dict[str, Reader] = {}
 
 
 @app.agent(control)
@@ -115,11 +109,11 @@ async def hear_control(messages: Any) -> None:
 
 
 def agent_for(name: str, concurrency: int) -> None:
-    """An agent that takes the batches of one projection off its channel. One that raises is started again by Faust."""
+    """An agent that takes the batches of one projection, of any version, off its channel. One that raises is started again by Faust."""
 
     async def fold(batches: Any) -> None:
-        async for batch in batches:
-            await readers[name].process(batch)
+        async for reader, batch in batches:
+            await reader.process(batch)
 
     fold.__qualname__ = fold.__name__ = f"fold_{name}"
     app.agent(channels[name], concurrency=concurrency, name=f"agents.fold_{name}")(fold)
@@ -129,30 +123,79 @@ for _name, _spec in streams().agents.items():
     agent_for(_name, _spec.concurrency)
 
 
+class Held(NamedTuple):
+    """A version that this worker folds."""
+
+    reader: Reader
+    sink: Sink
+    running: "asyncio.Task[None]"
+
+
 @app.service
 class Reading(Service):
-    """The readers of every projection, from the worker's start to its end."""
+    """A reader for each version that this worker folds, begun and ended as the registry says."""
 
     async def on_start(self) -> None:
         self._open = AsyncExitStack()
-        pool = await self._open.enter_async_context(open_postgres(settings(), connections=POSTGRES_CONNECTIONS))
-        redis = await self._open.enter_async_context(open_redis(settings()))
-        elasticsearch = await self._open.enter_async_context(open_elasticsearch(settings()))
-        self._sinks = sinks(settings(), streams(), pool, redis, elasticsearch)
-        seen = seen_ids(settings(), streams())
-        for name, sink in self._sinks.items():
-            readers[name] = new_reader(PROJECTIONS[name], sink, pool, seen, channels[name])
-        self._reading = [asyncio.create_task(reader.run()) for reader in readers.values()]
-        for task in self._reading:
-            task.add_done_callback(self._ended)
+        self._stores = await self._open.enter_async_context(open_stores(settings(), connections=POSTGRES_CONNECTIONS))
+        self._seen = seen_ids(settings(), streams())
+        self._versions = Versions()
+        self._held: dict[str, Held] = {}
 
     async def on_stop(self) -> None:
-        for reader in readers.values():
-            reader.stop()
-        for task in self._reading:
-            task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await self._end(list(self._held))
         await self._open.aclose()
+
+    @Service.task
+    async def adopt(self) -> None:
+        """Fold what the registry has for us, now and whenever it changes."""
+        await self._register()
+        following = asyncio.create_task(self._versions.follow(self._stores.pool))
+        try:
+            while not self.should_stop:
+                changed = self._versions.changed
+                await self._adopt()
+                await self.wait_first(changed.wait())
+        finally:
+            following.cancel()
+
+    async def _register(self) -> None:
+        """Without the registry a worker does not know what to fold: a version taken for the active one may be long dropped."""
+        attempt = 0
+        while not self.should_stop:
+            try:
+                await register_declared(self._stores.pool, streams())
+                self._versions.tell(await read_versions(self._stores.pool))
+                return
+            except StoreUnavailable as unavailable:
+                attempt += 1
+                if attempt == 1:
+                    logger.warning("waiting for the registry of versions", why=str(unavailable))
+                await self.sleep(back_off_seconds(attempt))
+
+    async def _adopt(self) -> None:
+        wanted = {version.full_name: version for version in kept_up(self._versions, streams())}
+        await self._end([name for name in self._held if name not in wanted])
+        for name, version in wanted.items():
+            if name not in self._held:
+                self._held[name] = self._begin(version)
+        for words in left_alone(self._versions, streams()):
+            logger.warning("another release has to fold it", why=words)
+
+    def _begin(self, version: Version) -> Held:
+        sink = self._stores.sink(version)
+        reader = new_reader(folded_as(version), sink, self._stores.pool, self._seen, channels[version.projection])
+        running = asyncio.create_task(reader.run())
+        running.add_done_callback(self._ended)
+        return Held(reader, sink, running)
+
+    async def _end(self, names: list[str]) -> None:
+        ending = {name: self._held.pop(name) for name in names}
+        for name, held in ending.items():
+            logger.info("no longer reading", version=name)
+            held.reader.stop()
+            held.running.cancel()
+        await asyncio.gather(*(held.running for held in ending.values()), return_exceptions=True)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         # A reader ends only when it is told to; an error is a bug, and the worker dies with it.
@@ -163,11 +206,11 @@ class Reading(Service):
     async def tick(self) -> None:
         """Lets time pass in the sinks, once a second."""
         while not self.should_stop:
-            for name, sink in self._sinks.items():
+            for name, held in list(self._held.items()):
                 try:
-                    await sink.tick(datetime.now(UTC))
+                    await held.sink.tick(datetime.now(UTC))
                 except StoreUnavailable as unavailable:
-                    logger.debug("no tick", projection=name, why=str(unavailable))
+                    logger.debug("no tick", version=name, why=str(unavailable))
             await self.sleep(TICK_SECONDS)
 
 
@@ -177,9 +220,9 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
     counts = projection.counts_once
 
     async def deliver(batch: Batch) -> None:
-        await channel.put(batch)
+        await channel.put((reader, batch))
 
-    return Reader(
+    reader = Reader(
         settings(),
         projection,
         sink,
@@ -189,25 +232,7 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
         on_hold=seen.hold if counts else lambda name, partition: None,
         on_release=seen.release if counts else lambda name, partition: None,
     )
-
-
-def sinks(
-    settings: Settings, map_of_system: Streams, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
-) -> dict[str, Sink]:
-    """Each projection's sink, as `streams.yaml` has it."""
-    found: dict[str, Sink] = {}
-    for name, spec in map_of_system.projections.items():
-        projection = PROJECTIONS[name]
-        match spec.sink:
-            case "postgres":
-                found[name] = PostgresSink(pool, projection)
-            case "redis":
-                found[name] = RedisSink(redis, projection, settings.prefix, shards=spec.shards)
-            case "elasticsearch":
-                found[name] = ElasticsearchSink(elasticsearch, projection, settings.prefix)
-            case "memory":
-                found[name] = MemorySink(projection)
-    return found
+    return reader
 
 
 def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:

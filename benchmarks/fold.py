@@ -19,8 +19,9 @@ import psutil
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from agents.stores import open_stores
 from benchmarks.pairs import Comparison, Measured, alternate
-from compose.connections import open_elasticsearch, open_postgres, open_redis
+from compose.connections import open_postgres, open_redis
 from compose.provisioning import provision
 from compose.settings import Settings
 from projections.queries.leaderboard import Leaderboard
@@ -65,16 +66,14 @@ async def compare_fold(settings: Settings) -> Comparison:
 async def _own_system(own: Settings) -> AsyncIterator[list[Sink]]:
     os.environ |= {"ET_PREFIX": own.prefix, "ET_WORKER_ID": ""}
     await provision(own, streams())
-    from agents.worker import sinks  # its app reads the settings when it is imported
-
-    async with open_postgres(own) as pool, open_redis(own) as redis, open_elasticsearch(own) as client:
-        made = sinks(own, streams(), pool, redis, client)
+    async with open_stores(own) as stores:
+        made = [stores.sink(declared(name)) for name in streams().projections]
         try:
-            yield list(made.values())
+            yield made
         finally:
-            for sink in made.values():
+            for sink in made:
                 await sink.drop()
-            await pool.execute(f'drop schema "{own.postgres_schema}" cascade')
+            await stores.pool.execute(f'drop schema "{own.postgres_schema}" cascade')
             await _delete_topics(own)
 
 
