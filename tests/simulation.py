@@ -6,8 +6,10 @@ Each task is a generator; where the real reader awaits, it yields. One seed is o
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing import get_context
 from typing import NamedTuple
 
 from agents.handover import (
@@ -33,7 +35,10 @@ FETCHED_AT_ONCE = 6
 EVENTFUL_STEPS = 800
 CALM_STEPS = 100
 MOST_WORKERS = 4
+STEPS_BETWEEN_LOOKS = 10
 MOST_STEPS = 20_000  # after which a world that has not come to rest never will
+
+SEEDS_A_PART = 250
 
 Task = Generator[None, None, None]
 
@@ -107,13 +112,12 @@ class Worker:
 
     def step(self) -> None:
         """One task goes to its next await."""
-        tasks = self.tasks + ([self.rebalances[0]] if self.rebalances else [])
-        task = self._chance.choice(tasks)
-        if next(task, StopIteration) is StopIteration:
-            if task in self.tasks:
-                self.tasks.remove(task)
-            else:
-                self.rebalances.popleft()
+        number = int(self._chance.random() * (len(self.tasks) + bool(self.rebalances)))
+        if number < len(self.tasks):
+            if next(self.tasks[number], StopIteration) is StopIteration:
+                del self.tasks[number]
+        elif next(self.rebalances[0], StopIteration) is StopIteration:
+            self.rebalances.popleft()
 
     def rebalance(self, given: Sequence[Partition]) -> None:
         """The group takes everything away and gives `given`, which reaches the listener a little later."""
@@ -262,8 +266,8 @@ class World:
         self._step_until(self._is_at_rest)
 
     def _step_until(self, is_so: Callable[[], bool]) -> None:
-        for _ in range(MOST_STEPS):
-            if is_so():
+        for step in range(MOST_STEPS):
+            if step % STEPS_BETWEEN_LOOKS == 0 and is_so():
                 return
             self._step()
         phases = {worker.name: {p: worker.handover.phase(p) for p in worker.handover.held} for worker in self.workers}
@@ -289,16 +293,15 @@ class World:
         return all(self._is_settled(partition) for partition in PARTITIONS)
 
     def _is_settled(self, partition: Partition) -> bool:
-        phases = [w.handover.phase(partition) for w in self.workers if partition in w.handover.held]
-        if partition in self.lost:
-            return phases == [Phase.OPERATOR]
         checkpoint = self.sink.checkpoints.get(partition)
-        behind = checkpoint is None or checkpoint.next_offset < self.logs[partition].end
-        return phases == [Phase.RECORDS] and not behind
+        if partition not in self.lost and (checkpoint is None or checkpoint.next_offset < self.logs[partition].end):
+            return False
+        phases = [phase for worker in self.workers if (phase := worker.handover.phase(partition))]
+        return phases == [Phase.OPERATOR if partition in self.lost else Phase.RECORDS]
 
     def _step(self) -> None:
         if awake := [worker for worker in self.workers if not worker.is_frozen]:
-            self.random.choice(awake).step()
+            awake[int(self.random.random() * len(awake))].step()
 
     def _append(self) -> None:
         self._grow(lambda log, offset: f"{log.identity.topic_id} at {offset}", self.random.randint(1, 8))
@@ -361,3 +364,31 @@ class World:
         # A topic is not created anew under a consumer without a rebalance.
         self.workers.clear()
         self._join()
+
+
+def run(seed: int, handover: Callable[[str], Handover] = Handover) -> None:
+    """One course of events, to its rest and its verdict. Raises Wrong."""
+    world = World(seed, handover)
+    world.live()
+    world.come_to_rest()
+    world.check()
+
+
+def run_each(seeds: Iterable[int], handover: Callable[[str], Handover] = Handover) -> None:
+    """Raises the first failure with its seed."""
+    for seed in seeds:
+        try:
+            run(seed, handover)
+        except Exception as error:
+            error.add_note(f"seed {seed}; again: ET_SEED={seed} make test k=whatever_happens")
+            raise
+
+
+def run_side_by_side(seeds: range) -> None:
+    """The same on every core; a few hundred seeds at a time, so that a failure is told soon. Raises what `run_each` raises."""
+    parts = [seeds[first : first + SEEDS_A_PART] for first in range(0, len(seeds), SEEDS_A_PART)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        for done in as_completed([processes.submit(run_each, part) for part in parts]):
+            if error := done.exception():
+                processes.shutdown(cancel_futures=True)
+                raise error
