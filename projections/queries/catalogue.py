@@ -1,10 +1,11 @@
 """The catalogue as it is read: one film, several, or a page of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from projections.catalogue import PENDING
 from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 
@@ -43,14 +44,21 @@ class Video:
     completed_at: datetime | None
 
 
-DEFAULTS = {
-    "status": "coalesce(status, 'PENDING')",
-    "progress": "coalesce(progress, 0)",
-    "variants": "coalesce(variants, '[]')",
-}
-COLUMNS = ", ".join(
-    f"{DEFAULTS[name]} as {name}" if name in DEFAULTS else name for name in (f.name for f in fields(Video))
-)
+COLUMNS = [field.name for field in fields(Video)]
+
+
+def video_of(row: Mapping[str, Any]) -> Video:
+    """A row that the catalogue's fold has made, as a film; of some films nothing is known yet but their progress."""
+    found = {name: row.get(name) for name in COLUMNS}
+    found |= {"status": found["status"] or PENDING, "progress": found["progress"] or 0.0}
+    return Video(**found | {"variants": found["variants"] or []})
+
+
+def newest_first(films: Iterable[Video]) -> list[Video]:
+    """Those that are there: a film is there once its bytes are."""
+    there = [(film.uploaded_at, film) for film in films if film.uploaded_at is not None]
+    by_id = sorted(there, key=lambda item: item[1].video_id)
+    return [film for _, film in sorted(by_id, key=lambda item: item[0], reverse=True)]
 
 
 class Catalogue:
@@ -95,5 +103,5 @@ class Catalogue:
 
     async def _fetch(self, table: str, where: str, *arguments: object) -> list[Video]:
         with reaching_postgres():
-            rows = await self._pool.fetch(f"select {COLUMNS} from {table} where {where}", *arguments)
-        return [Video(**row) for row in rows]
+            rows = await self._pool.fetch(f"select {', '.join(COLUMNS)} from {table} where {where}", *arguments)
+        return [video_of(row) for row in rows]

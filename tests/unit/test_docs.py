@@ -35,7 +35,8 @@ def test_every_command_of_the_worker_is_in_operating() -> None:
     found = "\n".join(module.read_text() for module in modules)
     commands = re.findall(r"@app\.command\(.*?\)\nasync def (\w+)", found, re.S)
     assert commands
-    assert [command for command in commands if f"faust -A agents {command}" not in text] == []
+    words = [command.replace("_", "-") for command in commands]
+    assert [word for word in words if f"faust -A agents {word}" not in text] == []
 
 
 def test_every_decision_says_why_what_was_measured_and_what_it_costs() -> None:
