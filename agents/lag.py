@@ -1,60 +1,97 @@
-"""How far behind each projection is: its checkpoints against the true end of the log."""
+"""How far behind each version of each projection is: its checkpoints against the true end of the log."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from elasticsearch import AsyncElasticsearch
 from redis.asyncio import Redis
 
+from agents.handover import Partition
+from agents.log_ends import open_log_ends
 from compose.settings import Settings
 from projections.queries.checkpoints import checkpoints_of
-from projections.queries.versions import Versions, read_versions
+from projections.queries.versions import Version, Versions, read_versions
+from schemas.log import Place
 from schemas.streams import Streams
+
+BEHIND_SECONDS = 5.0  # whoever folds live traffic always has some events of the last moment before it
+
+State = Literal["healthy", "behind"]
 
 
 class Lag(NamedTuple):
-    """One partition of one projection. `end_offset` is what a reader of committed records can reach."""
+    """One partition of one version of a projection.
+
+    `end_offset` is what a reader of committed records can reach. `lag_seconds` is the age of the oldest record not folded yet, 0.0 when
+    there is none, None when the log does not say.
+    """
 
     projection: str
+    version: int
     topic: str
     partition: int
     next_offset: int
     end_offset: int
+    lag_seconds: float | None
 
     @property
     def lag_events(self) -> int:
         return max(0, self.end_offset - self.next_offset)
 
+    @property
+    def state(self) -> State:
+        """Behind is who has not folded what is older than a moment."""
+        if not self.lag_events or (self.lag_seconds is not None and self.lag_seconds < BEHIND_SECONDS):
+            return "healthy"
+        return "behind"
+
+    def told(self) -> dict[str, Any]:
+        """All of it, by name."""
+        return {**self._asdict(), "lag_events": self.lag_events, "state": self.state}
+
 
 async def lags(
     settings: Settings, streams: Streams, pool: Any, redis: Redis, elasticsearch: AsyncElasticsearch
 ) -> Sequence[Lag]:
-    """Every partition of every projection, in the version that answers.
+    """Every partition of every version that is folded.
 
-    Raises StoreUnavailable or KafkaError when a server cannot be asked.
+    Raises StoreUnavailable, KafkaError or TimeoutError when a server cannot be asked.
     """
-    ends = await _ends(settings, streams)
     versions = Versions(await read_versions(pool))
-    found = []
-    for name, spec in streams.projections.items():
-        checkpoints = checkpoints_of(versions.active(name), settings.prefix, pool, redis, elasticsearch)
-        for topic in spec.topics:
-            for partition in range(streams.topics[topic].partitions):
-                next_offset = await checkpoints.next_offset(topic, partition)
-                found.append(Lag(name, topic, partition, next_offset, ends[topic, partition]))
-    return found
+    folded = [version for name in streams.projections for version in versions.known(name) if version.state != "retired"]
+    async with open_log_ends(settings) as log:
+        # The ends first: what is appended while the checkpoints are read is no lag.
+        ends = await log.ends(
+            Partition(topic, number) for topic, spec in streams.topics.items() for number in range(spec.partitions)
+        )
+        reached = {}
+        for version in folded:
+            checkpoints = checkpoints_of(version, settings.prefix, pool, redis, elasticsearch)
+            reached[version.full_name] = await checkpoints.next_offsets(
+                partition for partition in ends if partition.topic in streams.projections[version.projection].topics
+            )
+        behind = {
+            Place(*partition, next_offset)
+            for offsets in reached.values()
+            for partition, next_offset in offsets.items()
+            if next_offset < ends[Partition(*partition)]
+        }
+        appended = await log.appended_at(behind)
+    return list(_lags(folded, reached, ends, appended, datetime.now(UTC)))
 
 
-async def _ends(settings: Settings, streams: Streams) -> dict[tuple[str, int], int]:
-    wanted = {
-        TopicPartition(settings.named(topic), partition): (topic, partition)
-        for topic, spec in streams.topics.items()
-        for partition in range(spec.partitions)
-    }
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, isolation_level="read_committed")
-    try:
-        await consumer.start()
-        return {wanted[at]: end for at, end in (await consumer.end_offsets(list(wanted))).items()}
-    finally:
-        await consumer.stop()
+def _lags(
+    folded: Iterable[Version],
+    reached: Mapping[str, Mapping[tuple[str, int], int]],
+    ends: Mapping[Partition, int],
+    appended: Mapping[Place, datetime],
+    now: datetime,
+) -> Iterable[Lag]:
+    for version in folded:
+        for partition, next_offset in reached[version.full_name].items():
+            oldest = appended.get(Place(*partition, next_offset))
+            seconds = 0.0 if next_offset >= ends[Partition(*partition)] else None
+            if oldest is not None:
+                seconds = max(0.0, round((now - oldest).total_seconds(), 3))
+            yield Lag(version.projection, version.number, *partition, next_offset, ends[Partition(*partition)], seconds)

@@ -139,10 +139,10 @@ async def _fold(own: Settings, records: int, expected: Counter[str]) -> Measured
 
 async def _behind(board: RedisCheckpoints, pool: Any) -> int:
     """How many records the slowest of the projections of views has folded."""
-    found = [await board.next_offset("views", partition) for partition in range(streams().topics["views"].partitions)]
+    found = await board.next_offsets(("views", partition) for partition in range(streams().topics["views"].partitions))
     query = "select projection, sum(next_offset)::bigint from checkpoints where topic = 'views' group by 1"
     stored = dict(await pool.fetch(query))
-    folded: int = min(sum(found), stored.get("views", 0), stored.get("statistics", 0))
+    folded: int = min(sum(found.values()), stored.get("views", 0), stored.get("statistics", 0))
     return folded
 
 

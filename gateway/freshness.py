@@ -101,7 +101,8 @@ class Freshness:
 
     async def _is_folded(self, projection: str, place: Place) -> bool:
         checkpoints = self._checkpoints(projection)
-        return await checkpoints.next_offset(place.topic, place.partition) > place.offset
+        at = place.topic, place.partition
+        return (await checkpoints.next_offsets([at]))[at] > place.offset
 
     def _checkpoints(self, projection: str) -> Checkpoints:
         version = self._versions.active(projection)

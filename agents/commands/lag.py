@@ -1,6 +1,7 @@
 """`faust -A agents lag`: how far each projection is behind the log."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import click
 import orjson
@@ -13,10 +14,12 @@ from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import settings
 from schemas.streams import streams
 
+WORST_FIRST = ("behind", "healthy")
 
-@app.command(option("--json", "as_json", is_flag=True, help="One JSON array, for a machine."))
+
+@app.command(option("--json", "as_json", is_flag=True, help="Every partition, as one JSON array for a machine."))
 async def lag(self: AppCommand, as_json: bool) -> None:
-    """How far each projection is behind the log, in events."""
+    """How far each projection is behind the log, in events and in seconds."""
     async with (
         open_postgres(settings()) as pool,
         open_redis(settings()) as redis,
@@ -24,16 +27,29 @@ async def lag(self: AppCommand, as_json: bool) -> None:
     ):
         found = await lags(settings(), streams(), pool, redis, client)
     if as_json:
-        click.echo(orjson.dumps([{**item._asdict(), "lag_events": item.lag_events} for item in found]).decode())
+        click.echo(orjson.dumps([item.told() for item in found]).decode())
         return
+    by_version: dict[str, list[Lag]] = defaultdict(list)
+    for item in found:
+        by_version[f"{item.projection}_v{item.version}"].append(item)
     show(
-        ("projection", "partition", "next offset", "end", "lag"),
+        ("projection", "state", "events behind", "seconds behind", "partitions behind"),
         (
-            (item.projection, f"{item.topic}/{item.partition}", item.next_offset, item.end_offset, item.lag_events)
-            for item in behind_first(found)
+            (name, worst(items), sum(item.lag_events for item in items), seconds(items), partitions(items))
+            for name, items in by_version.items()
         ),
     )
 
 
-def behind_first(found: Iterable[Lag]) -> list[Lag]:
-    return sorted(found, key=lambda item: (-item.lag_events, item.projection, item.topic, item.partition))
+def worst(items: Iterable[Lag]) -> str:
+    return min((item.state for item in items), key=WORST_FIRST.index)
+
+
+def seconds(items: Iterable[Lag]) -> str:
+    known = [item.lag_seconds for item in items if item.lag_seconds is not None]
+    return f"{max(known):,.1f}" if known else "unknown"
+
+
+def partitions(items: Sequence[Lag]) -> str:
+    behind = [f"{item.topic}/{item.partition}" for item in items if item.state != "healthy"]
+    return ", ".join(behind) or "–"

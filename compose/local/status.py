@@ -12,6 +12,7 @@ from rich.table import Table
 from compose.local.stack import PROGRAMS, ROOT, SERVERS, Stack
 
 LAG_PATIENCE_SECONDS = 20.0
+STATES = {"healthy": "[green]healthy[/]", "behind": "[yellow]behind[/]"}  # the worst comes last
 
 
 def process_table(stack: Stack, kept: dict[str, dict[str, Any]]) -> Table:
@@ -61,12 +62,15 @@ def lag_table(stack: Stack) -> Table | str:
     )
     if done.returncode:
         return f"no lag to show: {(done.stderr or done.stdout).strip()[-300:]}"
-    behind: dict[str, int] = defaultdict(int)
+    table = Table("projection", "state", "behind by", box=None, pad_edge=False)
+    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for partition in json.loads(done.stdout):
-        behind[partition["projection"]] += partition["lag_events"]
-    table = Table("projection", "behind by", box=None, pad_edge=False)
-    for name, events in behind.items():
-        table.add_row(name, f"{events:,} events")
+        by_version[f"{partition['projection']}_v{partition['version']}"].append(partition)
+    for name, partitions in by_version.items():
+        events = sum(partition["lag_events"] for partition in partitions)
+        oldest = max(partition["lag_seconds"] or 0 for partition in partitions)
+        state = max((partition["state"] for partition in partitions), key=list(STATES).index)
+        table.add_row(name, STATES[state], f"{events:,} events, {span(oldest)}" if events else "–")
     return table
 
 

@@ -1,5 +1,6 @@
 """How far each projection is, for those who wait for their own event and those who watch the lag."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from elasticsearch import AsyncElasticsearch
@@ -9,14 +10,18 @@ from projections.queries.redis_checkpoints import RedisCheckpoints
 from projections.queries.versions import Version
 from projections.sinks.elasticsearch import index_name, reaching_elasticsearch
 from projections.sinks.postgres import reaching_postgres
+from projections.sinks.sink import StoreUnavailable
 from schemas.streams import streams
 
 
 class Checkpoints(Protocol):
     """The checkpoints of one version of a projection."""
 
-    async def next_offset(self, topic: str, partition: int) -> int:
-        """The first offset that is not folded yet; 0 before a worker has begun. Raises StoreUnavailable."""
+    async def next_offsets(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """The first offset that is not folded yet of each (topic, partition), asked at once; 0 before a worker has begun.
+
+        Raises StoreUnavailable.
+        """
 
 
 class PostgresCheckpoints:
@@ -27,16 +32,15 @@ class PostgresCheckpoints:
         self._projection = projection
         self._version = version
 
-    async def next_offset(self, topic: str, partition: int) -> int:
+    async def next_offsets(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         with reaching_postgres():
-            found: int | None = await self._pool.fetchval(
-                "select next_offset from checkpoints where projection = $1 and version = $2 and topic = $3 and partition = $4",
+            rows = await self._pool.fetch(
+                "select topic, partition, next_offset from checkpoints where projection = $1 and version = $2",
                 self._projection,
                 self._version,
-                topic,
-                partition,
             )
-        return found or 0
+        found = {(topic, partition): next_offset for topic, partition, next_offset in rows}
+        return {partition: found.get(partition, 0) for partition in partitions}
 
 
 class ElasticsearchCheckpoints:
@@ -46,11 +50,18 @@ class ElasticsearchCheckpoints:
         self._client = client
         self._index = f"{index_name(prefix, projection, version)}.checkpoints"
 
-    async def next_offset(self, topic: str, partition: int) -> int:
+    async def next_offsets(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        wanted = list(partitions)
+        ids = [f"{topic}.{partition}" for topic, partition in wanted]
         with reaching_elasticsearch():
-            found = await self._client.options(ignore_status=404).get(index=self._index, id=f"{topic}.{partition}")
-        next_offset: int = found.get("_source", {}).get("next_offset", 0)
-        return next_offset
+            found = await self._client.mget(index=self._index, ids=ids)
+        offsets = {}
+        for partition, document in zip(wanted, found["docs"], strict=True):
+            error = document.get("error", {}).get("type", "index_not_found_exception")
+            if error != "index_not_found_exception":
+                raise StoreUnavailable("elasticsearch", f"{self._index}: {error}")
+            offsets[partition] = document.get("_source", {}).get("next_offset", 0)
+        return offsets
 
 
 def checkpoints_of(

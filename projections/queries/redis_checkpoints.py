@@ -1,5 +1,6 @@
 """How far a projection in Redis is, for those who wait for their own event."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from redis.asyncio import Redis
@@ -16,11 +17,12 @@ class RedisCheckpoints:
         self._shards = shards_of(prefix, projection, version, shards)
         self.channel = channel(prefix)
 
-    async def next_offset(self, topic: str, partition: int) -> int:
-        """The first offset that is not folded yet; 0 before a worker has begun. Raises StoreUnavailable."""
+    async def next_offsets(self, partitions: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """The first offset that is not folded yet of each (topic, partition); 0 before a worker has begun. Raises StoreUnavailable."""
+        wanted = list(partitions)
+        fields = [f"{topic}/{partition}" for topic, partition in wanted]
         with reaching_redis():
-            found: list[Any] = [
-                await self._redis.hget(keys.checkpoints, f"{topic}/{partition}") for keys in self._shards
-            ]
+            found: list[list[Any]] = [await self._redis.hmget(keys.checkpoints, fields) for keys in self._shards]
         # A batch on its way reads as `100>5100 3`.
-        return min(int(value.partition(b">")[0]) if value else 0 for value in found)
+        shards = [[int(value.partition(b">")[0]) if value else 0 for value in values] for values in found]
+        return {partition: min(offsets) for partition, *offsets in zip(wanted, *shards, strict=True)}

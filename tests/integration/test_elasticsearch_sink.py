@@ -89,7 +89,7 @@ async def test_many_films_go_in_one_batch(sink: ElasticsearchSink, client: Any, 
     await sink.apply(list(search.fold(films)), expected=START, next_offset=1_000)
     assert (await document(client, settings, "film-999"))["title_folded"] == "film 999"
     checkpoints = ElasticsearchCheckpoints(client, settings.prefix, "search", version=1)
-    assert await checkpoints.next_offset("videos", 0) == 1_000
+    assert await checkpoints.next_offsets([("videos", 0)]) == {("videos", 0): 1_000}
 
 
 async def test_an_emptied_server_is_folded_from_the_start(
@@ -115,7 +115,8 @@ async def test_documents_lost_without_their_checkpoints_are_not_made_of_the_next
 
 
 async def test_a_projection_that_has_not_begun_is_at_zero(client: Any, settings: Settings) -> None:
-    assert await ElasticsearchCheckpoints(client, settings.prefix, "search", version=1).next_offset("videos", 0) == 0
+    checkpoints = ElasticsearchCheckpoints(client, settings.prefix, "search", version=1)
+    assert await checkpoints.next_offsets([("videos", 0)]) == {("videos", 0): 0}
 
 
 async def test_a_server_that_is_down_is_unavailable_in_words(settings: Settings) -> None:

@@ -359,7 +359,7 @@ async def test_each_move_of_a_checkpoint_is_told_once(world: World) -> None:
         await folded(world, ("film-1", 0))
         heard = [message["data"] async for message in first(told, 2)]
     assert heard == [b"leaderboard_v1 views 0 10", b"leaderboard_v1 views 0 11"]
-    assert await checkpoints.next_offset("views", 0) == 11
+    assert await checkpoints.next_offsets([("views", 0), ("videos", 3)]) == {("views", 0): 11, ("videos", 3): 0}
 
 
 async def first(told: PubSub, messages: int) -> AsyncIterator[dict[str, Any]]:

@@ -139,13 +139,15 @@ async def test_who_waits_is_told_when_a_checkpoint_has_moved(pool: Any, sink: Po
         channel = await connection.fetchval("select current_schema() || '_checkpoints'")
         await connection.add_listener(channel, hear)
         await sink.apply(ONE_VIEW, expected=START, next_offset=41)
-        assert await asyncio.wait_for(heard.get(), 10) == "statistics views 0 41"
+        assert await asyncio.wait_for(heard.get(), 10) == "statistics_v1 views 0 41"
         await connection.remove_listener(channel, hear)
-    assert await PostgresCheckpoints(pool, "statistics", version=1).next_offset("views", 0) == 41
+    checkpoints = PostgresCheckpoints(pool, "statistics", version=1)
+    assert await checkpoints.next_offsets([("views", 0)]) == {("views", 0): 41}
 
 
 async def test_a_projection_that_has_not_begun_is_at_zero(pool: Any) -> None:
-    assert await PostgresCheckpoints(pool, "statistics", version=1).next_offset("views", 3) == 0
+    checkpoints = PostgresCheckpoints(pool, "statistics", version=1)
+    assert await checkpoints.next_offsets([("views", 3)]) == {("views", 3): 0}
 
 
 async def test_two_workers_that_count_the_same_films_never_deadlock(pool: Any, sink: PostgresSink) -> None:
