@@ -8,6 +8,7 @@ from typing import Any, Self, get_type_hints
 from projections.changes import Change
 from schemas.envelope import Decoded
 from schemas.events import Event
+from schemas.streams import DECISIONS
 
 Handler = Callable[..., Iterator[Change]]
 
@@ -39,6 +40,11 @@ class Projection:
         twin = copy.copy(self)
         twin.version = version
         return twin
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its topics, and the operators' decisions about what it parked of them."""
+        return (*self.topics, DECISIONS)
 
     @property
     def event_types(self) -> tuple[type[Event], ...]:

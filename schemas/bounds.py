@@ -50,6 +50,14 @@ Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 """An opaque id: a video's, a view's, a session's, a viewer's pseudonym."""
 
+RecordId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}:[0-9]{1,4}:[0-9]{1,18}$")]
+"""A record of the log: topic, partition and offset, such as `views:3:41207`."""
+
+Noun = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
+"""The name of a projection."""
+
+Offset = Annotated[int, Field(ge=0, le=INT64_MAX)]
+
 Title = Annotated[
     str,
     StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
@@ -63,6 +71,13 @@ Label = Annotated[
     _bounded_bytes(64 * BYTES_PER_CODE_POINT),
 ]
 """A short word to filter by, such as a genre or a rating."""
+
+Reason = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1_000, pattern=r"^[^\x00]*[^\s\x00][^\x00]*$"),
+    _bounded_bytes(1_000 * BYTES_PER_CODE_POINT),
+]
+"""Why somebody did something, in their own words."""
 
 Text = Annotated[
     str, StringConstraints(max_length=5_000, pattern=r"^[^\x00]*$"), _bounded_bytes(5_000 * BYTES_PER_CODE_POINT)

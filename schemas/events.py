@@ -15,11 +15,15 @@ from schemas.bounds import (
     Id,
     Label,
     Moment,
+    Noun,
     ObjectKey,
+    Offset,
     Ordinal,
     Pixels,
     PlaybackState,
     Quality,
+    Reason,
+    RecordId,
     Seconds,
     Share,
     Text,
@@ -200,6 +204,34 @@ class PositionUpdated(Event):
     state: PlaybackState | None = None
 
 
+class Decision(Event):
+    """What an operator decided about a record that projections had parked. It binds those that it names, and every rebuild of them."""
+
+    topic = "decisions"
+    key_field = "record"
+
+    record: RecordId = Field(description="topic:partition:offset of the parked record")
+    projections: list[Noun] = Field(min_length=1, max_length=64, description="those that had parked it")
+    by: Label = Field(description="who decided")
+
+
+class RecordRetried(Decision):
+    """A parked record is to be folded now, by the code of today. A view is judged by the log before `judged_to`."""
+
+    type = f"{NAMESPACE}.record.retried.v1"
+
+    judged_to: Offset = Field(description="where the record's partition ended when it was decided")
+    why: Reason | None = None
+
+
+class RecordDiscarded(Decision):
+    """A parked record is never to be folded; what waited behind it goes on."""
+
+    type = f"{NAMESPACE}.record.discarded.v1"
+
+    why: Reason
+
+
 EVENTS: dict[str, type[Event]] = {
     event.type: event
     for event in (
@@ -213,5 +245,7 @@ EVENTS: dict[str, type[Event]] = {
         VideoDeleted,
         VideoViewed,
         PositionUpdated,
+        RecordRetried,
+        RecordDiscarded,
     )
 }

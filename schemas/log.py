@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import orjson
 
@@ -22,6 +22,17 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition} at {self.offset:,}"
+
+    @property
+    def id(self) -> str:
+        """As a decision and the command line name it: `views:3:41207` (`schemas.bounds.RecordId`)."""
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
+    @classmethod
+    def of(cls, record_id: str) -> Self:
+        """The place that an id names. Raises ValueError."""
+        topic, partition, offset = record_id.split(":")
+        return cls(topic, int(partition), int(offset))
 
 
 class Recorded(NamedTuple):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.bounds import Noun
 
 STREAMS_FILE = Path(__file__).resolve().parent.parent / "streams.yaml"
 SPAN = re.compile(r"(\d+)([smhd])")
@@ -25,7 +27,8 @@ def _span(text: object) -> object:
     return timedelta(**{SPAN_UNITS[match[2]]: int(match[1])})
 
 
-Noun = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
+DECISIONS = "decisions"  # the topic that every projection reads besides its own
+
 Span = Annotated[timedelta, BeforeValidator(_span)]
 
 
@@ -34,13 +37,17 @@ class Frozen(BaseModel):
 
 
 class Topic(Frozen):
-    """A topic of the log. `once_within` is the span of append time in which an id sent again is a duplicate."""
+    """A topic of the log. `once_within` is the span of append time in which an id sent again is a duplicate.
+
+    `ordered`: what happened to one key means something only in its order, so nothing of it is folded past a parked record.
+    """
 
     key: Noun
     partitions: int = Field(ge=1, le=1_000)
     retention: Literal["forever"]
     timestamps: Literal["LogAppendTime"]
     once_within: Span | None = None
+    ordered: bool = False
 
 
 class ProjectionSpec(Frozen):
@@ -50,6 +57,11 @@ class ProjectionSpec(Frozen):
     topics: tuple[Noun, ...] = Field(min_length=1)
     sink: Literal["memory", "postgres", "redis", "elasticsearch"]
     shards: int = Field(1, ge=1, le=64)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its topics, and the operators' decisions about what it parked of them."""
+        return (*self.topics, DECISIONS)
 
 
 class AgentSpec(Frozen):
