@@ -14,10 +14,6 @@ PARK = """
 insert into parked (projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing
 """
-LIST = """
-select projection, topic, partition, log_offset, reason, detail, parked_at from parked
-order by parked_at desc, topic, partition, log_offset desc, projection limit $1
-"""
 
 
 class Parked(NamedTuple):
@@ -64,22 +60,3 @@ class Parking:
 def _storable(text: str) -> str:
     """`text` without NUL, which Postgres holds in no text."""
     return text.replace("\0", "\\0")
-
-
-class Listed(NamedTuple):
-    """A parked record as it is shown."""
-
-    projection: str
-    place: Place
-    reason: str
-    detail: str
-    parked_at: datetime
-
-
-async def list_parked(pool: Any, limit: int) -> list[Listed]:
-    """What is parked, the newest first. Raises StoreUnavailable."""
-    with reaching_postgres():
-        rows = await pool.fetch(LIST, limit)
-    return [
-        Listed(row["projection"], Place(row["topic"], row["partition"], row["log_offset"]), *row[4:]) for row in rows
-    ]

@@ -1,0 +1,112 @@
+"""What is parked, for whoever looks and decides."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from projections.sinks.postgres import reaching_postgres
+from schemas.log import Place
+
+SELECT = """
+select projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome,
+    decided_by, parked_at
+from parked
+"""
+SHOWN_BYTES = 4_000  # of a key or a value
+
+
+class Wanted(NamedTuple):
+    """Which parked records: those of a place, a projection, a reason, or all. Decided ones only if they are asked for."""
+
+    projection: str | None = None
+    reason: str | None = None
+    places: Sequence[Place] = ()
+    decided: bool = False
+
+
+class Found(NamedTuple):
+    """A parked record as one version of a projection has it."""
+
+    projection: str
+    version: int
+    place: Place
+    recorded_at: datetime
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    reason: str
+    detail: str
+    outcome: str | None
+    decided_by: int | None
+    parked_at: datetime
+
+
+async def find_parked(pool: Any, wanted: Wanted, limit: int | None = None) -> list[Found]:
+    """What is parked of `wanted`, in the order of the log. Raises StoreUnavailable."""
+    conditions, values = _conditions(wanted)
+    sql = f"{SELECT} where {conditions} order by topic, partition, log_offset, projection, version"
+    with reaching_postgres():
+        rows = await pool.fetch(sql if limit is None else f"{sql} limit {limit}", *values)
+    return [_found(row) for row in rows]
+
+
+async def count_parked(pool: Any, wanted: Wanted) -> int:
+    """How many there are. Raises StoreUnavailable."""
+    conditions, values = _conditions(wanted)
+    with reaching_postgres():
+        found: int = await pool.fetchval(f"select count(*) from parked where {conditions}", *values)
+    return found
+
+
+def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
+    conditions, values = ["true" if wanted.decided else "outcome is null"], list[Any]()
+    for column, value in (("projection", wanted.projection), ("reason", wanted.reason)):
+        if value is not None:
+            values.append(value)
+            conditions.append(f"{column} = ${len(values)}")
+    if wanted.places:
+        values += map(list, zip(*wanted.places, strict=True))
+        first = len(values) - 2
+        arrays = f"${first}::text[], ${first + 1}::int[], ${first + 2}::bigint[]"
+        conditions.append(f"(topic, partition, log_offset) in (select * from unnest({arrays}))")
+    return " and ".join(conditions), values
+
+
+def _found(row: Mapping[str, Any]) -> Found:
+    return Found(
+        row["projection"],
+        row["version"],
+        Place(row["topic"], row["partition"], row["log_offset"]),
+        row["recorded_at"],
+        row["key"],
+        row["value"],
+        [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],
+        row["reason"],
+        row["detail"],
+        row["outcome"],
+        row["decided_by"],
+        row["parked_at"],
+    )
+
+
+def readable(data: bytes | None) -> str:
+    """Bytes for a person: JSON in lines, other text as it is, anything else in hex; what is long is cut, and says so."""
+    if data is None:
+        return "null"
+    text = _as_text(data)
+    return text if len(text) <= SHOWN_BYTES else f"{text[:SHOWN_BYTES]}… ({len(data):,} bytes)"
+
+
+def _as_text(data: bytes) -> str:
+    try:
+        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2).decode()
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text if text.isprintable() and text else f"hex {data[:SHOWN_BYTES].hex(' ')}"
