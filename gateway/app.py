@@ -13,6 +13,7 @@ from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.log import open_log
 from compose.settings import Settings
 from compose.storage import open_storage
+from compose.viewers import ViewerKeys
 from gateway.delivery import Shelf
 from gateway.freshness import open_freshness
 from gateway.health import measure
@@ -25,6 +26,7 @@ from gateway.keys import (
     OPENAPI,
     POSITIONS,
     POSTGRES,
+    RECORDS,
     REDIS,
     RESUME,
     SEARCH,
@@ -43,7 +45,7 @@ from gateway.pages import routes as page_routes
 from gateway.pages import setup as setup_pages
 from gateway.problems import Handler, problems
 from gateway.routes import routes
-from gateway.viewers import Viewers, cookies
+from gateway.viewers import cookies, open_viewers
 from projections.queries.catalogue import Catalogue
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.positions import Positions
@@ -51,6 +53,7 @@ from projections.queries.resume import Resume
 from projections.queries.search import Search
 from projections.queries.statistics import Statistics
 from projections.queries.versions import open_versions
+from projections.queries.viewers import ViewerRecords
 
 SOURCE = "/gateway"
 
@@ -75,6 +78,7 @@ def build_app(settings: Settings) -> web.Application:
             resource(LOG, lambda: open_log(settings, SOURCE)),
             resource(STORAGE, lambda: open_storage(settings)),
             resource(VERSIONS, lambda: open_versions(app[POSTGRES])),
+            resource(VIEWERS, lambda: open_viewers(ViewerKeys(app[POSTGRES]), settings)),
             queries,
             resource(
                 FRESHNESS,
@@ -108,7 +112,7 @@ async def queries(app: web.Application) -> AsyncIterator[None]:
     app[CATALOGUE] = Catalogue(app[POSTGRES], versions)
     app[POSITIONS] = Positions(app[POSTGRES], versions)
     app[STATISTICS] = Statistics(app[POSTGRES], versions)
-    app[VIEWERS] = Viewers(app[POSTGRES], app[SETTINGS])
+    app[RECORDS] = ViewerRecords(app[POSTGRES], versions)
     app[LEADERBOARD] = Leaderboard(app[REDIS], prefix, versions)
     app[RESUME] = Resume(app[REDIS], prefix, versions)
     app[SEARCH] = Search(app[ELASTICSEARCH], prefix, versions)

@@ -186,6 +186,48 @@ class Viewer(Answer):
     viewer_id: str = Field(description="the pseudonym by which events speak of the viewer")
 
 
+class ExportedView(Answer):
+    """A view that counts; its place in the log is partition and offset of the topic `views`."""
+
+    log_partition: int
+    log_offset: int
+    view_id: str
+    video_id: str
+    title: str | None
+    occurred_at: datetime
+    watched_seconds: float | None
+    session_id: str | None
+
+
+class ExportedFilm(Answer):
+    """A film that was begun, as the history shows it."""
+
+    video_id: str
+    title: str | None
+    position_seconds: float | None
+    duration_seconds: float | None
+    completed: bool | None
+    updated_at: datetime | None
+
+
+class ExportedPosition(ExportedFilm):
+    """Where one session stopped."""
+
+    session_id: str
+    moved_at: datetime | None
+
+
+class ViewerExport(Answer):
+    """Everything that is held of a viewer."""
+
+    viewer_id: str
+    given_at: datetime | None = Field(description="when the pseudonym was given")
+    exported_at: datetime
+    views: list[ExportedView]
+    positions: list[ExportedPosition]
+    history: list[ExportedFilm]
+
+
 class Ranked(Answer):
     rank: int
     video_id: str

@@ -19,6 +19,7 @@ from gateway.keys import CATALOGUE, SHELF, STORAGE
 from gateway.problems import Problem, not_found
 from gateway.ranges import Conditions, Slice, Unsatisfiable, evaluate, find_range, range_still_holds
 from projections.queries.catalogue import Catalogue, Video
+from projections.sinks.sink import StoreUnavailable
 
 FILM_SECONDS = 1.0  # how long a film may still play after it was deleted
 FILMS_KEPT = 4_096
@@ -247,7 +248,7 @@ async def copy(
         try:
             async for chunk in source:
                 await response.write(chunk)
-        except (StorageUnavailable, NoSuchObject) as error:
+        except (StorageUnavailable, NoSuchObject, StoreUnavailable) as error:
             # The status is sent: all that can be done is not to let the body pass for whole.
             logger.warning("the store failed in the middle of an answer", path=request.path, error=str(error))
             if request.transport is not None:

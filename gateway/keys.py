@@ -14,6 +14,7 @@ from projections.queries.resume import Resume
 from projections.queries.search import Search
 from projections.queries.statistics import Statistics
 from projections.queries.versions import Versions
+from projections.queries.viewers import ViewerRecords
 
 if TYPE_CHECKING:
     from gateway.delivery import Shelf
@@ -35,6 +36,7 @@ RESUME = web.AppKey("resume", Resume)
 LEADERBOARD = web.AppKey("leaderboard", Leaderboard)
 STATISTICS = web.AppKey("statistics", Statistics)
 SEARCH = web.AppKey("search", Search)
+RECORDS = web.AppKey("records", ViewerRecords)
 VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")
 FRESHNESS: "web.AppKey[Freshness]" = web.AppKey("freshness")
 TOP_STREAMS: "web.AppKey[TopStreams]" = web.AppKey("top_streams")

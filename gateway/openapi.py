@@ -154,6 +154,12 @@ DESCRIBED: dict[str, Described] = {
         "viewers", answer=contract.History, query=Listing, problems=(400, 401, 503), knows_viewer=True
     ),
     "get_viewer": Described("viewers", answer=contract.Viewer, problems=(400, 503), knows_viewer=True),
+    "forget_viewer": Described(
+        "viewers", 202, contract.Accepted, problems=(400, 401, 404, 503), is_write=True, knows_viewer=True
+    ),
+    "export_viewer": Described(
+        "viewers", answer=contract.ViewerExport, problems=(400, 401, 404, 503), knows_viewer=True
+    ),
     "top": Described("analytics", answer=contract.Top, query=Board, problems=(400, 503)),
     "follow_top": Described("analytics", media="text/event-stream", query=Board, problems=(400, 503)),
     "stats": Described("analytics", answer=contract.Stats, query=After, problems=FILM),

@@ -12,8 +12,8 @@ from gateway.answers import Body, accepted, answer, invalid_field, read_body, re
 from gateway.catalogue import find_video, told
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LOG, POSITIONS, RESUME
-from gateway.problems import Problem, unavailable
-from gateway.viewers import HEADER, known_viewer, viewer_of
+from gateway.problems import unavailable
+from gateway.viewers import known_viewer, nobody_asks, viewer_of
 from projections.counting import CLOCK_SKEW
 from projections.positions import in_credits
 from projections.queries.positions import Positions, Watched
@@ -119,8 +119,7 @@ async def _history(request: web.Request) -> tuple[Listing, str]:
     listing = read_query(request, Listing)
     viewer_id = await known_viewer(request)
     if viewer_id is None:
-        detail = f"history needs to know who asks: send {HEADER}, or the cookie that a page or a saved position sets"
-        raise Problem(401, "Who is watching?", detail, [{"header": HEADER, "detail": "is missing"}])
+        raise nobody_asks("history")
     await wait_for_writes(request, listing, "positions")
     return listing, viewer_id
 

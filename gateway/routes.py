@@ -58,6 +58,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/history/continue", positions.continue_watching),
         web.get("/api/history/completed", positions.completed),
         web.get("/api/viewer", viewers.get_viewer),
+        web.delete("/api/viewer", viewers.forget_viewer),
+        web.get("/api/viewer/export", viewers.export_viewer),
         web.get(f"{analytics}/top", leaderboard.top),
         web.get(f"{analytics}/top/stream", leaderboard.follow_top),
         web.get(f"{analytics}/videos/{ID}/stats", statistics.stats),

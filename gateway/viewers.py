@@ -1,9 +1,11 @@
 """Who is watching: a header or a signed cookie, and behind either a random pseudonym that alone enters the log."""
 
+import asyncio
 import re
 import secrets
 from collections import OrderedDict
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from joserfc import jws
@@ -11,10 +13,12 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from compose.settings import Settings
-from gateway.answers import answer
-from gateway.keys import SETTINGS, VIEWERS
+from compose.viewers import ViewerKeys
+from gateway.answers import accepted, answer
+from gateway.delivery import copy
+from gateway.keys import LOG, RECORDS, SETTINGS, VIEWERS
 from gateway.problems import Handler, Problem
-from projections.sinks.postgres import reaching_postgres
+from projections.queries.viewers import export
 
 HEADER = "X-Viewer-Id"
 COOKIE = "et_viewer"
@@ -23,34 +27,37 @@ HEADER_VALUE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 REMEMBERED = 20_000  # pseudonyms a process keeps at hand
 NEW_COOKIE = "new_viewer_cookie"
 
-FIND = "select pseudonym from viewers where viewer_key = $1"
-# On a conflict nothing is returned: then the row of whoever was faster is read.
-ADD = "insert into viewers (viewer_key, pseudonym) values ($1, $2) on conflict (viewer_key) do nothing returning pseudonym"
-
 
 class Viewers:
-    """The viewer key table, with the pseudonyms used most recently at hand. Raises StoreUnavailable when Postgres is down."""
+    """Pseudonyms, those used most recently at hand, and cookies. Raises StoreUnavailable when Postgres is down."""
 
-    def __init__(self, pool: Any, settings: Settings) -> None:
-        self._pool = pool
+    def __init__(self, keys: ViewerKeys, settings: Settings) -> None:
+        self.keys = keys
         self._key = OctKey.import_key(b"viewer-cookie:" + settings.secret_key.get_secret_value().encode())
         self._at_hand: OrderedDict[str, str] = OrderedDict()
+        self._gone = 0
 
     async def pseudonym(self, viewer_key: str) -> str:
         """The pseudonym behind `viewer_key`, made at the first time."""
         if known := self._at_hand.get(viewer_key):
             self._at_hand.move_to_end(viewer_key)
             return known
-        with reaching_postgres():
-            found: str | None = await self._pool.fetchval(FIND, viewer_key)
-            while found is None:
-                found = await self._pool.fetchval(
-                    ADD, viewer_key, secrets.token_urlsafe(16)
-                ) or await self._pool.fetchval(FIND, viewer_key)
-        self._at_hand[viewer_key] = found
+        gone = self._gone
+        found = await self.keys.give(viewer_key)
+        # What was read before somebody was forgotten may be theirs.
+        if gone == self._gone:
+            self._at_hand[viewer_key] = found
         if len(self._at_hand) > REMEMBERED:
             self._at_hand.popitem(last=False)
         return found
+
+    def let_go(self, viewer_key: str | None) -> None:
+        """The row of this viewer is gone, or that of anyone."""
+        self._gone += 1
+        if viewer_key is None:
+            self._at_hand.clear()
+        else:
+            self._at_hand.pop(viewer_key, None)
 
     def new_cookie(self) -> str:
         """A cookie that nobody has; signed, so that none can be made up."""
@@ -115,3 +122,52 @@ async def cookies(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def get_viewer(request: web.Request) -> web.Response:
     """`GET /api/viewer`: the pseudonym of who is watching, by which other services speak of them in events."""
     return answer({"viewer_id": await viewer_of(request)})
+
+
+async def forget_viewer(request: web.Request) -> web.Response:
+    """`DELETE /api/viewer`: forget who is watching; whoever comes back with the same header or cookie is somebody new."""
+    key, viewer_id = await _somebody_known(request)
+    viewers = request.app[VIEWERS]
+    response = accepted(request, await viewers.keys.forget(viewer_id, request.app[LOG]))
+    viewers.let_go(key)
+    response.del_cookie(COOKIE, httponly=True, samesite="Lax")
+    return response
+
+
+async def export_viewer(request: web.Request) -> web.StreamResponse:
+    """`GET /api/viewer/export`: everything that is held of who is watching."""
+    _, viewer_id = await _somebody_known(request)
+    response = web.StreamResponse(headers={"Content-Disposition": 'attachment; filename="viewer.json"'})
+    response.content_type = "application/json"
+    given_at = await request.app[VIEWERS].keys.given_at(viewer_id)
+    return await copy(request, response, export(request.app[RECORDS], viewer_id, given_at))
+
+
+async def _somebody_known(request: web.Request) -> tuple[str, str]:
+    """The viewer key of the request and the pseudonym behind it. Raises Problem where there is none: nobody is made known by asking."""
+    key = viewer_key(request)
+    if key is None:
+        raise nobody_asks("this")
+    viewer_id = await request.app[VIEWERS].keys.find(key)
+    if viewer_id is None:
+        detail = "nothing is held of who asks: this viewer has never watched anything here, or was forgotten"
+        raise Problem(404, "No such viewer", detail)
+    return key, viewer_id
+
+
+def nobody_asks(what: str) -> Problem:
+    """401 for a request without header and cookie."""
+    detail = f"{what} needs to know who asks: send {HEADER}, or the cookie that a page or a saved position sets"
+    return Problem(401, "Who is watching?", detail, [{"header": HEADER, "detail": "is missing"}])
+
+
+@asynccontextmanager
+async def open_viewers(keys: ViewerKeys, settings: Settings) -> AsyncIterator[Viewers]:
+    """Hears of the forgotten as long as it is open."""
+    viewers = Viewers(keys, settings)
+    following = asyncio.create_task(keys.follow(viewers.let_go))
+    try:
+        yield viewers
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -232,6 +232,16 @@ class RecordDiscarded(Decision):
     why: Reason
 
 
+class ViewerForgotten(Event):
+    """A viewer is to be forgotten: whatever a projection holds under this pseudonym goes, also what is still to be folded."""
+
+    type = f"{NAMESPACE}.viewer.forgotten.v1"
+    topic = "viewers"
+    key_field = "viewer_id"
+
+    viewer_id: Id
+
+
 EVENTS: dict[str, type[Event]] = {
     event.type: event
     for event in (
@@ -247,5 +257,6 @@ EVENTS: dict[str, type[Event]] = {
         PositionUpdated,
         RecordRetried,
         RecordDiscarded,
+        ViewerForgotten,
     )
 }
