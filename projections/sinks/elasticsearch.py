@@ -13,9 +13,10 @@ from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, Conflic
 
 from projections.changes import Change, Increment, Remove, Upsert
 from projections.projection import Projection
-from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, StoreUnavailable
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
 from projections.spelling import folded
 from schemas.log import Place
+from schemas.streams import DECISIONS
 
 MAPPINGS = Path(__file__).parent / "mappings"
 FOLDED_TEXTS = ("title", "description", "show_title")
@@ -87,7 +88,13 @@ class ElasticsearchSink:
         return Checkpoint(Place(topic, partition, source["next_offset"]), identity)
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         """Merge `changes` into their documents, write those whole, then move the checkpoint."""
         name = f"{expected.topic}.{expected.partition}"
@@ -97,17 +104,25 @@ class ElasticsearchSink:
             if source.get("next_offset") != expected.offset:
                 raise CheckpointMoved(self._projection.name, expected)
             if changes:
-                await self._write(changes, next_offset)
+                await self._write(changes, None if expected.topic == DECISIONS else next_offset)
             try:
                 await self._client.index(
                     index=self._checkpoints,
                     id=name,
-                    document=source | {"next_offset": next_offset},
+                    document=source | {"next_offset": next_offset, "step": step},
                     if_seq_no=current["_seq_no"],
                     if_primary_term=current["_primary_term"],
                 )
             except ConflictError:
                 raise CheckpointMoved(self._projection.name, expected) from None
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        with reaching_elasticsearch():
+            found = await self._client.options(ignore_status=404).get(
+                index=self._checkpoints, id=f"{topic}.{partition}"
+            )
+        source = found.get("_source", {})
+        return Step(source.get("next_offset", 0), source.get("step"))
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""
@@ -116,7 +131,10 @@ class ElasticsearchSink:
         with reaching_elasticsearch():
             await self._client.options(ignore_status=404).indices.delete(index=[self._index, self._checkpoints])
 
-    async def _write(self, changes: Sequence[Change], version: int) -> None:
+    async def _write(self, changes: Sequence[Change], version: int | None) -> None:
+        """Without a version, as a decision is written whose offsets are of another topic, each document keeps the one that it has: nobody
+        else writes to it meanwhile, since everything else of its film waits for the decision.
+        """
         by_document: dict[str, list[Upsert]] = {}
         for change in changes:
             if isinstance(change, Increment | Remove):
@@ -130,21 +148,27 @@ class ElasticsearchSink:
             if "error" in document:
                 # Taken for a missing document it would be written anew, without what it held.
                 raise StoreUnavailable("elasticsearch", f"{document['_id']}: {document['error']}")
-            if document.get("_version", 0) >= version:
+            written_at = document.get("_version", 0)
+            if version is not None and written_at >= version:
                 continue
             merged = dict(document.get("_source") or {})
             for upsert in by_document[document["_id"]]:
                 _merge(merged, upsert)
-            action = {"_id": document["_id"], "version": version, "version_type": "external_gte"}
+            at = version if version is not None else max(1, written_at)
+            action = {"_id": document["_id"], "version": at, "version_type": "external_gte"}
             operations += [{"index": action}, merged]
         if operations:
             answer = await self._client.bulk(index=self._index, operations=operations)
-            self._inspect(answer["items"], by_document)
+            self._inspect(answer["items"], by_document, fencing=version is not None)
 
-    def _inspect(self, items: Sequence[Mapping[str, Any]], by_document: Mapping[str, list[Upsert]]) -> None:
+    def _inspect(
+        self, items: Sequence[Mapping[str, Any]], by_document: Mapping[str, list[Upsert]], *, fencing: bool
+    ) -> None:
         """Every item's own outcome. Raises StoreUnavailable when one may pass by waiting, else ChangeRefused with those refused."""
         failed = [
-            item["index"] for item in items if item["index"]["status"] >= 300 and item["index"]["status"] != FENCED
+            item["index"]
+            for item in items
+            if item["index"]["status"] >= 300 and not (fencing and item["index"]["status"] == FENCED)
         ]
         if not failed:
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from projections.changes import Change, Increment, Remove, Upsert, Values
 from projections.projection import Projection
-from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity
+from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity, Step
 from schemas.log import Place
 
 Key = tuple[tuple[str, Any], ...]
@@ -19,6 +19,7 @@ class MemorySink:
         self._projection = projection
         self._tables: dict[str, dict[Key, dict[str, Any]]] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
+        self._steps: dict[tuple[str, int], str | None] = {}
 
     async def prepare(self) -> None:
         """There is nothing to make."""
@@ -27,7 +28,13 @@ class MemorySink:
         return self._checkpoints.setdefault((topic, partition), Checkpoint(Place(topic, partition, 0), log))
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         at = expected.topic, expected.partition
         current = self._checkpoints.get(at)
@@ -36,6 +43,11 @@ class MemorySink:
         for change in changes:
             self.write(change)
         self._checkpoints[at] = current._replace(place=expected._replace(offset=next_offset))
+        self._steps[at] = step
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        checkpoint = self._checkpoints.get((topic, partition))
+        return Step(checkpoint.next_offset if checkpoint else 0, self._steps.get((topic, partition)))
 
     async def tick(self, now: datetime) -> None:
         """Nothing rolls by itself here."""
@@ -43,6 +55,7 @@ class MemorySink:
     async def drop(self) -> None:
         self._tables.clear()
         self._checkpoints.clear()
+        self._steps.clear()
 
     def rows(self, table: str) -> list[Mapping[str, Any]]:
         """Every row of `table`, key columns included, in the order of their keys."""

@@ -15,7 +15,7 @@ import structlog
 from projections.changes import Change, Increment, Upsert
 from projections.projection import Projection
 from projections.sinks.rows import Shape, Statement, statements
-from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, StoreUnavailable
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
 from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
@@ -25,7 +25,7 @@ FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle o
 # Heard by who waits for a write: "statistics_v1 views 3 41207", as in Redis, once the transaction is committed.
 MOVE_CHECKPOINT = """
 with moved as (
-    update checkpoints set next_offset = $1, updated_at = now()
+    update checkpoints set next_offset = $1, updated_at = now(), step = $7
     where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
     returning 1
 )
@@ -50,6 +50,9 @@ values ($1, $2, $3, $4, 0, $5, $6, $7) on conflict do nothing
 READ_CHECKPOINT = """
 select next_offset, cluster_id, topic_id, partitions from checkpoints
 where projection = $1 and version = $2 and topic = $3 and partition = $4
+"""
+NEWEST_STEP = """
+select next_offset, step from checkpoints where projection = $1 and version = $2 and topic = $3 and partition = $4
 """
 ALL_THERE = "select bool_and(to_regclass(name) is not null) from unnest($1::text[]) as name"
 COLUMN_TYPES = """
@@ -130,7 +133,13 @@ class PostgresSink:
         return Checkpoint(Place(topic, partition, next_offset), LogIdentity(*identity))
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         """Write `changes` and move the checkpoint from `expected` to `next_offset`, in one transaction of any size."""
         with self._refusing(changes), reaching_postgres():
@@ -141,11 +150,17 @@ class PostgresSink:
             name, version = self._projection.name, self._projection.version
             async with self._transaction() as connection:
                 # The checkpoint first: its row lock turns a stale worker away before it writes.
-                moving = (next_offset, name, version, *expected)
+                moving = (next_offset, name, version, *expected, step)
                 if not await connection.fetch(MOVE_CHECKPOINT, *moving, timeout=APPLY_SECONDS):
                     raise CheckpointMoved(name, expected)
                 for sql, arrays in written:
                     await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        name, version = self._projection.name, self._projection.version
+        with reaching_postgres():
+            row = await self._pool.fetchrow(NEWEST_STEP, name, version, topic, partition)
+        return Step(*row) if row else Step(0, None)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from operator import itemgetter
 
 import orjson
 from redis.asyncio import Redis
@@ -16,7 +17,7 @@ from projections.sinks.redis_layout import Limits, Move, Refused, Rows
 from projections.sinks.redis_registers import Registers
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_shard import Shard
-from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, StoreUnavailable
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
 from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
@@ -62,7 +63,13 @@ class RedisSink:
         return min(of_another_log or checkpoints, key=lambda checkpoint: checkpoint.next_offset)
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         """A shard that is ahead, because a worker died between two shards, takes only what it has not yet: for that are the `offsets`."""
         place = f"{expected.topic}/{expected.partition}"
@@ -74,11 +81,15 @@ class RedisSink:
         for number in behind:
             # Whoever waits for the checkpoint is told when the last shard has moved.
             told = f"{self._name} {expected.topic} {expected.partition} {next_offset}" if number == behind[-1] else ""
-            move = Move(place, str(starts[number]), str(next_offset), self._channel, told)
+            move = Move(place, str(starts[number]), str(next_offset), self._channel, told, step or "")
             with self._refusing(changes):
                 moved = await self._shards[number].apply(batch[number], move)
             if not moved:
                 raise CheckpointMoved(self._name, expected)
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        with self._refusing():
+            return min([await shard.newest_step(f"{topic}/{partition}") for shard in self._shards], key=itemgetter(0))
 
     async def tick(self, now: datetime) -> None:
         """Move the windows' edges to `now`, never backwards; several workers may tick at once.

@@ -23,7 +23,7 @@ class Keys(NamedTuple):
 
     @property
     def checkpoints(self) -> str:
-        """A hash: `topic/partition` to the next offset (`redis_shard`), `topic/partition:log` to the log's identity."""
+        """A hash: `topic/partition` to the next offset (`redis_shard`), `…:log` to the log's identity, `…:step` to the step's name."""
         return self.root + "checkpoints"
 
     def journal(self, place: str) -> str:

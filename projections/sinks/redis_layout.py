@@ -19,13 +19,17 @@ class Limits(NamedTuple):
 
 
 class Move(NamedTuple):
-    """A checkpoint's move from one value to the next; `message` is published on `channel` once it is done, if there is one."""
+    """A checkpoint's move from one value to the next; `message` is published on `channel` once it is done, if there is one.
+
+    `step` names the move as a whole; what only writes the next piece of a batch on its way leaves the name alone.
+    """
 
     place: str
     expected: str
     next: str
     channel: str = ""
     message: str = ""
+    step: str = ""
 
 
 class Refused(Exception):

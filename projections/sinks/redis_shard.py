@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Layout, Move, Rows
 from projections.sinks.redis_scripts import Script
+from projections.sinks.sink import Step
 
 FOLDER = Path(__file__).parent / "lua"
 BEGIN, CHECKPOINT, PREPARE, SWEEP, TYPES = (
@@ -59,6 +60,13 @@ class Shard:
         value = await self._redis.hget(self._keys.checkpoints, place)
         return int(value) if value is not None and value.isdigit() else None
 
+    async def newest_step(self, place: str) -> Step:
+        """A batch that is on its way is as good as written."""
+        found: list[Any] = await self._redis.hmget(self._keys.checkpoints, [place, f"{place}:step"])
+        value, name = found
+        next_offset = 0 if value is None else int(value.partition(b" ")[0].rpartition(b">")[2])
+        return Step(next_offset, name.decode() if name else None)
+
     async def apply(self, rows: Rows, move: Move) -> bool:
         """Write all rows and move; False, with nothing written, when the checkpoint is not where it is expected."""
         if len(rows) <= self._most_rows:
@@ -67,7 +75,7 @@ class Shard:
         pieces = list(iter(lambda: list(islice(items, self._most_rows)), []))
         await self._check_types(rows)
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
-        if not await BEGIN.run(self._redis, names, [*move[:3], *(orjson.dumps(piece) for piece in pieces)]):
+        if not await BEGIN.run(self._redis, names, [*move[:3], move.step, *(orjson.dumps(piece) for piece in pieces)]):
             return False
         at = _on_its_way(move.expected, move.next, len(pieces))
         for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):

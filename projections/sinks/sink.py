@@ -27,6 +27,13 @@ class Checkpoint(NamedTuple):
         return self.place.offset
 
 
+class Step(NamedTuple):
+    """How far a checkpoint has moved, and the name of the step that moved it, if it has one."""
+
+    next_offset: int
+    name: str | None
+
+
 class StoreUnavailable(Exception):
     """The store cannot be written just now. The partition waits and tries again; nothing was lost and nothing is parked."""
 
@@ -64,7 +71,13 @@ class Sink(Protocol):
         """How far this partition is folded; on the first call it is set at offset 0 of `log`. Never moves an existing one."""
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         """Write `changes` and move the checkpoint of `expected`'s partition from `expected.offset` to `next_offset`, in one step.
 
@@ -72,7 +85,13 @@ class Sink(Protocol):
 
         `offsets` tells the offset of the event behind each change, ascending. A sink whose state lies in several shards, each with its
         own checkpoint, needs them to go on after a worker died between two of them; others have no use for them.
+
+        `step` names the step, for who has written down elsewhere what else it does: `newest_step` tells it once it is taken, and until
+        the next one is. A step of the topic `decisions` may write to what other topics' steps wrote.
         """
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        """The step that moved this checkpoint to where it is; offset 0 and no name before there is one."""
 
     async def tick(self, now: datetime) -> None:
         """Let time pass: what rolls out of a window leaves it, although no event comes. Most sinks have nothing to do."""

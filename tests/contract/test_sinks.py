@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from compose.settings import Settings
-from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, StoreUnavailable
+from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, Step, StoreUnavailable
 from schemas.envelope import Decoded
 from schemas.log import Place
 from tests.contract.stores import STORES, Store, open_store
@@ -44,7 +44,9 @@ async def place_of(store: Store, sink: Sink, partition: int = 0) -> Place:
     return (await sink.checkpoint(topic_of(store), partition, LOG)).place
 
 
-async def apply(store: Store, sink: Sink, decoded: Sequence[Decoded], expected: Place, next_offset: int) -> None:
+async def apply(
+    store: Store, sink: Sink, decoded: Sequence[Decoded], expected: Place, next_offset: int, step: str | None = None
+) -> None:
     """One batch: the events that lie in [expected, next_offset)."""
     changes, offsets = [], []
     for item in decoded:
@@ -53,7 +55,7 @@ async def apply(store: Store, sink: Sink, decoded: Sequence[Decoded], expected: 
             meant = list(store.projection.fold([item]))
             changes += meant
             offsets += [offset] * len(meant)
-    await sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets)
+    await sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
 
 
 async def fold(store: Store, sink: Sink, decoded: Sequence[Decoded], to: int, batch: int = 100) -> None:
@@ -115,6 +117,37 @@ async def test_an_empty_batch_moves_the_checkpoint(store: Store) -> None:
     place = await place_of(store, sink)
     await sink.apply([], expected=place, next_offset=7, offsets=[])
     assert (await place_of(store, sink)).offset == 7
+
+
+async def test_a_step_is_known_by_its_name_until_the_next_one_is_taken(store: Store) -> None:
+    sink, at = store.sink(), (topic_of(store), 0)
+    place = await place_of(store, sink)
+    assert await sink.newest_step(*at) == Step(0, None)
+    await sink.apply([], expected=place, next_offset=7, offsets=[], step="first")
+    assert await store.sink().newest_step(*at) == Step(7, "first")
+    with pytest.raises(CheckpointMoved):
+        await sink.apply([], expected=place, next_offset=9, offsets=[], step="stale")
+    assert await sink.newest_step(*at) == Step(7, "first")
+    await sink.apply([], expected=place._replace(offset=7), next_offset=9, offsets=[])
+    assert await sink.newest_step(*at) == Step(9, None)
+
+
+async def test_wherever_the_line_is_cut_the_name_of_the_step_says_whether_it_was_taken(store: Store) -> None:
+    gates = store.gates()
+    for cut_at in range(MOST_STEPS):
+        decoded, topic = store.decoded(NUMBERS, cut_at), topic_of(store)
+        place = await place_of(store, store.sink(), cut_at)
+        gates.passed, gates.cut_at = 0, cut_at
+        with contextlib.suppress(StoreUnavailable):
+            await apply(store, store.sink(gates), decoded, place, END, step="parks")
+        was_cut = gates.passed > cut_at
+        # Whoever comes next finishes what was begun before it asks.
+        reached = (await place_of(store, store.sink(), cut_at)).offset
+        newest = await store.sink().newest_step(topic, cut_at)
+        assert newest == (Step(END, "parks") if reached else Step(0, None)), f"cut at gate {cut_at}"
+        if not was_cut:
+            return
+    pytest.fail(f"a batch has more than {MOST_STEPS} steps")
 
 
 async def test_partitions_have_checkpoints_of_their_own(store: Store) -> None:

@@ -31,11 +31,17 @@ class FussySink(MemorySink):
     """Refuses every change that speaks of the film `refused`."""
 
     async def apply(
-        self, changes: Sequence[Change], *, expected: Place, next_offset: int, offsets: Sequence[int] | None = None
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
     ) -> None:
         if refused := [change for change in changes if "refused" in str(change)]:
             raise ChangeRefused(views.name, refused, "it does not fit")
-        await super().apply(changes, expected=expected, next_offset=next_offset, offsets=offsets)
+        await super().apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
 
 
 class Lot:

@@ -3,15 +3,15 @@
 -- type, a lost member) fails while reading; after the first write nothing can.
 --
 -- KEYS: checkpoints, state, journal, deleted, a sorted set for each window, then the keys that `buckets` refers to.
--- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, edges, the step as JSON:
+-- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, name of the step, edges, the step as JSON:
 --   windows   their names, in the order of their keys
 --   sums      lists of {ids, views of each}
 --   tops      for each window the number of its sums, 0 for none
 --   buckets   lists of {number of its key, number of its index's key, field in the index, number of its sums, their total}
 --   deleted   ids
 local checkpoints, state, journal, deleted = unpack(KEYS, 1, 4)
-local place, expected, next_value, channel, message, edges = unpack(ARGV, 1, 6)
-local step = cjson.decode(ARGV[7])
+local place, expected, next_value, channel, message, name, edges = unpack(ARGV, 1, 7)
+local step = cjson.decode(ARGV[8])
 local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
 
 local function read(command, key, ...)
@@ -46,6 +46,8 @@ local writes = {}
 if string.find(expected, ">", 1, true) then
   read("LLEN", journal) -- fails on a wrong type
   writes[1] = { "LPOP", journal }
+else
+  writes[1] = { "HSET", checkpoints, place .. ":step", name }
 end
 
 local function summed(command, key, found, sums, number_first)
