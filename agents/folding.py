@@ -1,20 +1,21 @@
 """One batch: decode, judge, fold, apply."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
+import numpy as np
 import structlog
 
 from agents.handover import Batch, Partition
 from agents.parking import Parked, Parking
 from projections.changes import Change
-from projections.counting import Counts, SeenIds
-from projections.projection import Projection
+from projections.counting import COUNTS, SeenIds
+from projections.projection import Projection, Refused
 from projections.sinks.sink import ChangeRefused, Sink
 from schemas.envelope import Decoded, Record, decode
 from schemas.errors import Poison, WrongPartition
 from schemas.events import VideoViewed
-from schemas.log import Place
+from schemas.log import Place, Recorded
 from schemas.partitions import partitions_of
 
 LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
@@ -30,10 +31,35 @@ class SeenIdsSource(Protocol):
 
 
 class Read(NamedTuple):
-    """What a batch holds: events, each with its record, and poison."""
+    """What a batch holds: events, and poison."""
 
-    decoded: list[tuple[Decoded, Record]]
+    decoded: list[Decoded]
     poison: list[Parked]
+
+
+class Judged(NamedTuple):
+    """What reaches the fold, and the views that do not count."""
+
+    counted: list[Decoded]
+    refused: list[Refused]
+
+
+class Stretch(NamedTuple):
+    """The part of a batch in [from_offset, next_offset), judged."""
+
+    partition: Partition
+    from_offset: int
+    next_offset: int
+    judged: Judged
+
+    def between(self, from_offset: int, next_offset: int) -> "Stretch":
+        """The part of it in [from_offset, next_offset)."""
+
+        def lies_there(item: Decoded | Refused) -> bool:
+            return from_offset <= item.recorded.place.offset < next_offset
+
+        judged = Judged([*filter(lies_there, self.judged.counted)], [*filter(lies_there, self.judged.refused)])
+        return Stretch(self.partition, from_offset, next_offset, judged)
 
 
 class Folding:
@@ -50,57 +76,57 @@ class Folding:
 
     async def fold(self, batch: Batch) -> None:
         """Decode, judge, fold and apply `batch`. Raises CheckpointMoved or StoreUnavailable, with the batch not applied."""
-        topic = batch.partition.topic
-        read = read_records(batch.records, batch.partition, self._partitions[topic])
+        partition = batch.partition
+        read = read_records(batch.records, partition, self._partitions[partition.topic])
         await self._park(read.poison)
-        counted = await self._counted(batch, read.decoded)
-        await self._apply(batch.partition, batch.from_offset, batch.next_offset, counted)
+        judged = await self._judged(batch, read.decoded)
+        await self._apply(Stretch(partition, batch.from_offset, batch.next_offset, judged), batch.records)
 
-    async def _counted(self, batch: Batch, decoded: list[tuple[Decoded, Record]]) -> list[tuple[Decoded, Record]]:
-        """What reaches the fold: of views only those that count, where the projection counts."""
-        if not self._projection.counts_once or not any(isinstance(d.event, VideoViewed) for d, _ in decoded):
-            return decoded
+    async def _judged(self, batch: Batch, decoded: list[Decoded]) -> Judged:
+        """Of views only those that count reach a projection that counts."""
+        if not self._projection.counts_once or not any(item.event.type == VideoViewed.type for item in decoded):
+            return Judged(decoded, [])
         seen = await self._seen.window(self._projection.full_name, batch.partition, batch.from_offset)
-        counted = [item for item in decoded if counts(seen, item[0])]
+        judged = judge(seen, decoded)
         # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
         seen.judged_to = max(seen.judged_to, batch.next_offset)
-        return counted
+        return judged
 
-    async def _apply(
-        self, partition: Partition, from_offset: int, next_offset: int, events: Sequence[tuple[Decoded, Record]]
-    ) -> None:
-        """Apply the events of [from_offset, next_offset). Where the store refuses a change, the event behind it is found and parked."""
+    async def _apply(self, stretch: Stretch, records: Sequence[Record]) -> None:
+        """Apply a stretch. Where the store refuses a change, the event behind it is found and parked."""
+        changes, offsets = self._changes(stretch.judged)
+        expected = Place(stretch.partition.topic, stretch.partition.number, stretch.from_offset)
+        try:
+            await self._sink.apply(changes, expected=expected, next_offset=stretch.next_offset, offsets=offsets)
+        except ChangeRefused as refused:
+            await self._apply_parts(stretch, records, refused)
+
+    def _changes(self, judged: Judged) -> tuple[list[Change], list[int] | None]:
+        """What the events mean; for a sink that needs to know, event by event, with the offset behind each change."""
+        if not self._sink.needs_offsets:
+            return list(self._projection.fold(judged.counted, judged.refused)), None
         changes: list[Change] = []
         offsets: list[int] = []
-        for decoded, _ in events:
-            meant = list(self._projection.fold((decoded,)))
+        alone = [([item], ()) for item in judged.counted] + [((), [item]) for item in judged.refused]
+        for counted, refused in sorted(alone, key=lambda one: [*one[0], *one[1]][0].recorded.place.offset):
+            meant = list(self._projection.fold(counted, refused))
             changes += meant
-            offsets += [decoded.recorded.place.offset] * len(meant)
-        expected = Place(partition.topic, partition.number, from_offset)
-        try:
-            await self._sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets)
-        except ChangeRefused as refused:
-            await self._apply_parts(partition, from_offset, next_offset, events, refused)
+            offsets += [[*counted, *refused][0].recorded.place.offset] * len(meant)
+        return changes, offsets
 
-    async def _apply_parts(
-        self,
-        partition: Partition,
-        from_offset: int,
-        next_offset: int,
-        events: Sequence[tuple[Decoded, Record]],
-        refused: ChangeRefused,
-    ) -> None:
-        if not events:
-            raise refused
-        if len(events) == 1:
-            decoded, record = events[0]
-            await self._park([Parked(decoded.recorded.place, record, "refused-by-store", str(refused))])
-            await self._apply(partition, from_offset, next_offset, ())
+    async def _apply_parts(self, stretch: Stretch, records: Sequence[Record], why: ChangeRefused) -> None:
+        offsets = sorted(item.recorded.place.offset for items in stretch.judged for item in items)
+        if not offsets:
+            raise why
+        if len(offsets) == 1:
+            record = next(record for record in records if record.offset == offsets[0])
+            place = Place(stretch.partition.topic, stretch.partition.number, offsets[0])
+            await self._park([Parked(place, record, "refused-by-store", str(why))])
+            await self._apply(stretch._replace(judged=Judged([], [])), records)
             return
-        half = len(events) // 2
-        middle = events[half][0].recorded.place.offset
-        await self._apply(partition, from_offset, middle, events[:half])
-        await self._apply(partition, middle, next_offset, events[half:])
+        middle = offsets[len(offsets) // 2]
+        await self._apply(stretch.between(stretch.from_offset, middle), records)
+        await self._apply(stretch.between(middle, stretch.next_offset), records)
 
     async def _park(self, poison: Sequence[Parked]) -> None:
         if not poison:
@@ -120,23 +146,33 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
     """Each record as an event, or as poison with its reason."""
     read = Read([], [])
     lies_on = partitions_of([(record.key or b"")[:LONGEST_KEY_BYTES] for record in records], partitions)
-    for record, expected in zip(records, lies_on, strict=True):
+    strays = dict.fromkeys(np.nonzero(lies_on != partition.number)[0].tolist())
+    for number, record in enumerate(records):
         try:
             decoded = decode(record, partition.topic)
-            if expected != partition.number:
+            if number in strays:
                 raise WrongPartition(
-                    f"the key {record.key!r} belongs on partition {expected}, not on {partition.number}; "
+                    f"the key {record.key!r} belongs on partition {lies_on[number]}, not on {partition.number}; "
                     "produce with partitioner=murmur2"
                 )
         except Poison as poison:
             place = Place(partition.topic, partition.number, record.offset)
             read.poison.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
         else:
-            read.decoded.append((decoded, record))
+            read.decoded.append(decoded)
     return read
 
 
-def counts(seen: SeenIds, decoded: Decoded) -> bool:
-    """Whether the event reaches a fold that counts; what is no view always does."""
-    event, recorded = decoded
-    return not isinstance(event, VideoViewed) or isinstance(seen.judge(event, recorded), Counts)
+def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
+    """What reaches a fold that counts: the views that do, and whatever is no view."""
+    views = [item for item in decoded if item.event.type == VideoViewed.type]
+    verdicts = seen.judge_all(cast("list[tuple[VideoViewed, Recorded]]", views))
+    refused = [
+        Refused(cast(VideoViewed, item.event), item.recorded, verdict)
+        for item, verdict in zip(views, verdicts, strict=True)
+        if verdict is not COUNTS
+    ]
+    if not refused:
+        return Judged(list(decoded), [])
+    places = {item.recorded.place for item in refused}
+    return Judged([item for item in decoded if item.recorded.place not in places], refused)

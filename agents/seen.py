@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import structlog
 
-from agents.folding import counts, read_records
+from agents.folding import judge, read_records
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog
 from projections.counting import SeenIds
@@ -90,6 +90,5 @@ class SeenIdsOfWorker:
 
     async def _judge(self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int) -> None:
         async for records in log.read(from_offset, to_offset):
-            for decoded, _ in read_records(records, log.partition, self._partitions[log.partition.topic]).decoded:
-                counts(seen, decoded)
+            judge(seen, read_records(records, log.partition, self._partitions[log.partition.topic]).decoded)
         seen.judged_to = max(seen.judged_to, to_offset)

@@ -162,7 +162,7 @@ async def _until(worker: asyncio.subprocess.Process, folded: Any, wanted: int) -
 async def _differences(board: Leaderboard, pool: Any, expected: Counter[str]) -> str:
     top = {item.video_id: item.views for item in (await board.top(COMPARED, "all_time")).items}
     hourly = dict(await pool.fetch("select video_id, sum(views)::bigint from hourly_v1 group by 1"))
-    raw = dict(await pool.fetch("select video_id, count(*) from views_v1 group by 1"))
+    raw = dict(await pool.fetch("select video_id, count(*) from views_v2 group by 1"))
     wrong = [name for name, found in (("hourly", hourly), ("raw", raw)) if found != expected]
     if len(top) != min(COMPARED, len(expected)) or any(expected[video] != views for video, views in top.items()):
         wrong.append("board")

@@ -4,7 +4,7 @@ A table is named without its version; the sink adds it. Keys and values are plai
 dicts that JSON can hold, or None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Values = Mapping[str, Any]
@@ -32,6 +32,18 @@ class Upsert(NamedTuple):
     newest_by: str | None = None
 
 
+class Append(NamedTuple):
+    """Write rows that nobody has written before: in each, values for `key_columns` and then for `columns`.
+
+    As many upserts, said at once: a log's records, each with a key of its own, come by the thousand.
+    """
+
+    table: str
+    key_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+
+
 class Remove(NamedTuple):
     """Drop the row at `key`; a key of only some of the table's key columns drops every row that matches."""
 
@@ -39,4 +51,12 @@ class Remove(NamedTuple):
     key: Values
 
 
-Change = Increment | Upsert | Remove
+Change = Increment | Upsert | Append | Remove
+
+
+def upserts_of(append: Append) -> Iterator[Upsert]:
+    """The same rows as upserts, one by one."""
+    parted = len(append.key_columns)
+    for row in append.rows:
+        key = dict(zip(append.key_columns, row[:parted], strict=True))
+        yield Upsert(append.table, key, dict(zip(append.columns, row[parted:], strict=True)))

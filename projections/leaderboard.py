@@ -1,6 +1,7 @@
 """Top films over six rolling windows, and each film's views in them."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from projections.changes import Change, Increment, Upsert
 from projections.counting import minute_of
 from projections.projection import Projection
 from schemas.events import VideoDeleted, VideoViewed
+from schemas.log import Recorded
 
 
 class Window(NamedTuple):
@@ -31,9 +33,11 @@ leaderboard = Projection("leaderboard", version=1, topics=("views", "videos"), c
 
 
 @leaderboard.on
-def count_view(event: VideoViewed) -> Iterator[Change]:
-    """One view in the minute in which it occurred; the sink adds it to every window that still holds that minute."""
-    yield Increment("views", key={"video_id": event.video_id, "minute": minute_of(event.occurred_at)})
+def count_views(views: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
+    """Views of a film in the minute in which they occurred; the sink adds them to every window that still holds that minute."""
+    counted = Counter((view.video_id, minute_of(view.occurred_at)) for view, _ in views)
+    for (video_id, minute), number in counted.items():
+        yield Increment("views", key={"video_id": video_id, "minute": minute}, by=number)
 
 
 @leaderboard.on

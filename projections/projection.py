@@ -2,22 +2,41 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self, get_type_hints
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from projections.changes import Change
+from projections.counting import Verdict
 from schemas.envelope import Decoded
-from schemas.events import Event
+from schemas.events import Event, VideoViewed
+from schemas.log import Recorded
 from schemas.streams import DECISIONS
 
 Handler = Callable[..., Iterator[Change]]
+
+
+class Refused(NamedTuple):
+    """A view that does not count, and why."""
+
+    view: VideoViewed
+    recorded: Recorded
+    verdict: Verdict
+
+
+class Registered(NamedTuple):
+    """A handler, and how it wants to be called."""
+
+    handler: Handler
+    wants_recorded: bool
+    wants_all: bool
 
 
 class Projection:
     """What events mean to one noun. `counts_once`: of views that share an id only the first reaches the fold (`counting`).
 
     A handler is a generator of changes. Its first parameter is annotated with the event it is for; a second one, if it has it, receives
-    `Recorded`: the event's place, append time and id.
+    `Recorded`: the event's place, append time and id. One whose first parameter is a `Sequence[tuple[SomeEvent, Recorded]]` is handed all
+    of a batch at once, so that it can add up; what it yields must not depend on how the log is cut into batches.
     """
 
     def __init__(self, name: str, *, version: int, topics: tuple[str, ...], counts_once: bool = False) -> None:
@@ -25,7 +44,9 @@ class Projection:
         self.version = version
         self.topics = topics
         self.counts_once = counts_once
-        self._handlers: dict[type[Event], tuple[Handler, bool]] = {}
+        self._handlers: dict[str, Registered] = {}
+        self._refused_handler: Callable[[Sequence[Refused]], Iterator[Change]] | None = None
+        self.event_types: tuple[type[Event], ...] = ()  # every other event on its topics is ignored
 
     def __repr__(self) -> str:
         return f"<Projection {self.full_name}>"
@@ -46,30 +67,43 @@ class Projection:
         """Its topics, and the operators' decisions about what it parked of them."""
         return (*self.topics, DECISIONS)
 
-    @property
-    def event_types(self) -> tuple[type[Event], ...]:
-        """The events that mean something to it; every other event on its topics is ignored."""
-        return tuple(self._handlers)
-
     def on(self, handler: Handler) -> Handler:
         """Register `handler` for the event that its first parameter is annotated with."""
         parameters = list(inspect.signature(handler).parameters)
-        event_type = get_type_hints(handler)[parameters[0]]
-        if event_type in self._handlers:
+        annotation = get_type_hints(handler)[parameters[0]]
+        wants_all = get_origin(annotation) is Sequence
+        event_type = get_args(get_args(annotation)[0])[0] if wants_all else annotation
+        if event_type.type in self._handlers:
             raise TypeError(f"{self.name} handles {event_type.__name__} twice")
         if event_type.topic not in self.topics:
             raise TypeError(
                 f"{self.name} handles {event_type.__name__}, but does not read the topic {event_type.topic}"
             )
-        self._handlers[event_type] = handler, len(parameters) > 1
+        self._handlers[event_type.type] = Registered(handler, len(parameters) > 1, wants_all)
+        self.event_types += (event_type,)
         return handler
 
-    def fold(self, decoded: Iterable[Decoded]) -> Iterator[Change]:
-        """The changes that these events mean, in their order."""
-        handlers: dict[type[Any], tuple[Handler, bool]] = self._handlers
-        for event, recorded in decoded:
-            entry = handlers.get(type(event))
-            if entry is None:
+    def on_refused(
+        self, handler: Callable[[Sequence[Refused]], Iterator[Change]]
+    ) -> Callable[[Sequence[Refused]], Iterator[Change]]:
+        """Register what the views mean that do not count."""
+        self._refused_handler = handler
+        return handler
+
+    def fold(self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()) -> Iterator[Change]:
+        """The changes that these events mean: one by one in their order, then those that are added up."""
+        together: dict[str, list[Decoded]] = {}
+        for item in decoded:
+            event, recorded = item
+            registered = self._handlers.get(event.type)
+            if registered is None:
                 continue
-            handler, wants_recorded = entry
-            yield from handler(event, recorded) if wants_recorded else handler(event)
+            if registered.wants_all:
+                together.setdefault(event.type, []).append(item)
+            else:
+                handler = registered.handler
+                yield from handler(event, recorded) if registered.wants_recorded else handler(event)
+        for event_type, items in together.items():
+            yield from self._handlers[event_type].handler(items)
+        if refused and self._refused_handler is not None:
+            yield from self._refused_handler(refused)

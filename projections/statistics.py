@@ -1,17 +1,26 @@
 """Views by the hour and by the day, in UTC: what history is drawn from and what the leaderboard falls back to."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from projections.changes import Change, Increment
-from projections.counting import day_start, hour_start
+from projections.counting import HOUR_SECONDS, day_start, hour_of
 from projections.projection import Projection
 from schemas.events import VideoViewed
+from schemas.log import Recorded
 
 statistics = Projection("statistics", version=1, topics=("views",), counts_once=True)
 
 
 @statistics.on
-def count_view(event: VideoViewed) -> Iterator[Change]:
+def count_views(views: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
     """A late view counts in the hour and the day in which it occurred."""
-    yield Increment("hourly", key={"video_id": event.video_id, "start": hour_start(event.occurred_at)})
-    yield Increment("daily", key={"video_id": event.video_id, "start": day_start(event.occurred_at)})
+    hourly = Counter((view.video_id, hour_of(view.occurred_at)) for view, _ in views)
+    daily: Counter[tuple[str, datetime]] = Counter()
+    for (video_id, hour), number in hourly.items():
+        start = datetime.fromtimestamp(hour * HOUR_SECONDS, UTC)
+        daily[video_id, day_start(start)] += number
+        yield Increment("hourly", key={"video_id": video_id, "start": start}, by=number)
+    for (video_id, start), number in daily.items():
+        yield Increment("daily", key={"video_id": video_id, "start": start}, by=number)

@@ -1,27 +1,71 @@
-"""The raw views: each view that counts, at its place in the log."""
+"""The raw views: each view that counts, at its place in the log; and those that do not, each with the reason."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from projections.changes import Change, Upsert
-from projections.projection import Projection
+from projections.changes import Append, Change
+from projections.counting import Counts, Duplicate, FromTheFuture, Verdict
+from projections.projection import Projection, Refused
 from schemas.events import VideoViewed
-from schemas.log import Recorded
+from schemas.log import Recorded, moment_of
 
-views = Projection("views", version=1, topics=("views",), counts_once=True)
+views = Projection("views", version=2, topics=("views",), counts_once=True)
+
+PLACE = ("log_partition", "log_offset")
 
 
 @views.on
-def keep_view(event: VideoViewed, recorded: Recorded) -> Iterator[Change]:
+def keep_views(kept: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
     """Keyed by its place, since an id may count again once `once_within` has passed."""
-    yield Upsert(
+    columns = ("view_id", "video_id", "viewer_id", "session_id", "watched_seconds", "occurred_at", "recorded_at")
+    yield Append(
         "views",
-        key={"log_partition": recorded.place.partition, "log_offset": recorded.place.offset},
-        values={
-            "view_id": event.view_id,
-            "video_id": event.video_id,
-            "viewer_id": event.viewer_id,
-            "session_id": event.session_id,
-            "watched_seconds": event.watched_seconds,
-            "occurred_at": event.occurred_at,
-        },
+        PLACE,
+        columns,
+        [
+            (
+                recorded.place.partition,
+                recorded.place.offset,
+                view.view_id,
+                view.video_id,
+                view.viewer_id,
+                view.session_id,
+                view.watched_seconds,
+                view.occurred_at,
+                moment_of(recorded.recorded_at_ms),
+            )
+            for view, recorded in kept
+        ],
     )
+
+
+@views.on_refused
+def keep_refused(refused: Sequence[Refused]) -> Iterator[Change]:
+    """So that a number can be explained: of a duplicate the offset of the earlier one, of one from the future by how much."""
+    columns = ("view_id", "video_id", "reason", "earlier_offset", "ahead_seconds", "occurred_at", "recorded_at")
+    yield Append(
+        "refused_views",
+        PLACE,
+        columns,
+        [
+            (
+                recorded.place.partition,
+                recorded.place.offset,
+                view.view_id,
+                view.video_id,
+                *_told(verdict),
+                view.occurred_at,
+                moment_of(recorded.recorded_at_ms),
+            )
+            for view, recorded, verdict in refused
+        ],
+    )
+
+
+def _told(verdict: Verdict) -> tuple[str | None, int | None, float | None]:
+    match verdict:
+        case Duplicate(earlier_offset):
+            return "duplicate", earlier_offset, None
+        case FromTheFuture(ahead_seconds):
+            return "future", None, ahead_seconds
+        case Counts():
+            return None, None, None

@@ -5,12 +5,14 @@ import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Self
 
 import orjson
 
 SIGNATURE_BYTES = 12  # 96 bits: a token grants nothing but a wait, so short beats strong here
 MAX_TOKEN_LENGTH = 2_048
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Place(NamedTuple):
@@ -41,6 +43,11 @@ class Recorded(NamedTuple):
     place: Place
     recorded_at_ms: int
     event_id: str
+
+
+def moment_of(time_ms: int) -> datetime:
+    """The moment in UTC that is so many milliseconds after 1970 began."""
+    return EPOCH + timedelta(milliseconds=time_ms)
 
 
 class WrongToken(ValueError):

@@ -8,6 +8,7 @@ from projections.projection import Projection
 from projections.sinks.memory import MemorySink
 from schemas.envelope import Decoded
 from schemas.events import (
+    EVENTS,
     Event,
     PositionUpdated,
     TranscodeFailed,
@@ -118,3 +119,9 @@ def rows_after(projection: Projection, events: Sequence[Event], table: str | Non
     for change in projection.fold(recorded(events)):
         sink.write(change)
     return [dict(row) for row in sink.rows(table or projection.name)]
+
+
+def as_model(event: Event) -> Event:
+    """The event itself, also where a struct stood in for it (`schemas.structs`)."""
+    model = EVENTS[event.type]
+    return model.model_validate({name: getattr(event, name) for name in model.model_fields})

@@ -127,7 +127,7 @@ async def counting(settings: Settings) -> AsyncIterator[Callable[[Sequence[str]]
         async def totals(videos: Sequence[str]) -> Totals | None:
             try:
                 with reaching_postgres():
-                    raw = await pool.fetch("select video_id, count(*) from views_v1 group by 1")
+                    raw = await pool.fetch("select video_id, count(*) from views_v2 group by 1")
                     hourly = await pool.fetch("select video_id, sum(views)::bigint from hourly_v1 group by 1")
                 counted = {video: (await board.views(video)).all_time for video in videos}
             except StoreUnavailable:

@@ -11,7 +11,7 @@ from elastic_transport import ConnectionError as NoConnection
 from elastic_transport import TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, ConflictError, NotFoundError
 
-from projections.changes import Change, Increment, Remove, Upsert
+from projections.changes import Change, Upsert
 from projections.projection import Projection
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
 from projections.spelling import folded
@@ -55,6 +55,8 @@ class ElasticsearchSink:
 
     An emptied Elasticsearch is folded from the start again. Where only a part is lost, the partition waits until someone mends it.
     """
+
+    needs_offsets = False
 
     def __init__(self, client: AsyncElasticsearch, projection: Projection, prefix: str) -> None:
         self._client = client
@@ -137,7 +139,7 @@ class ElasticsearchSink:
         """
         by_document: dict[str, list[Upsert]] = {}
         for change in changes:
-            if isinstance(change, Increment | Remove):
+            if not isinstance(change, Upsert):
                 raise TypeError(
                     f"{self._projection.name}: a document can be merged only with an Upsert, not {change!r}"
                 )

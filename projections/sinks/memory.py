@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from projections.changes import Change, Increment, Remove, Upsert, Values
+from projections.changes import Append, Change, Increment, Remove, Upsert, Values, upserts_of
 from projections.projection import Projection
 from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity, Step
 from schemas.log import Place
@@ -14,6 +14,8 @@ Key = tuple[tuple[str, Any], ...]
 
 class MemorySink:
     """A projection's rows in dicts. No await lies between its first write and the checkpoint's, so a step is whole or was not."""
+
+    needs_offsets = False
 
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
@@ -64,6 +66,10 @@ class MemorySink:
 
     def write(self, change: Change) -> None:
         """Let one change take effect."""
+        if isinstance(change, Append):
+            for upsert in upserts_of(change):
+                self.write(upsert)
+            return
         rows = self._tables.setdefault(change.table, {})
         if isinstance(change, Remove):
             for key in [key for key in rows if change.key.items() <= dict(key).items()]:

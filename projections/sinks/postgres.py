@@ -1,7 +1,7 @@
 """The sink in Postgres: one transaction a batch, the checkpoint first."""
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 import structlog
 
-from projections.changes import Change, Increment, Upsert
+from projections.changes import Append, Change, Increment, Upsert
 from projections.projection import Projection
 from projections.sinks.rows import Shape, Statement, statements
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
@@ -100,6 +100,8 @@ class PostgresSink:
     A worker that has said nothing for `frozen_seconds` in the middle of a batch loses it to whoever waits for its rows.
     """
 
+    needs_offsets = False
+
     def __init__(self, pool: Any, projection: Projection, *, frozen_seconds: float = FROZEN_SECONDS) -> None:
         self._pool = pool
         self._projection = projection
@@ -146,15 +148,15 @@ class PostgresSink:
             if not self._types:
                 await self._learn_types()
             # Made before the transaction begins: who holds a lock does not think.
-            written = [(self._sql(statement.shape), self._arrays(statement)) for statement in statements(changes)]
+            writes = [self._write(statement) for statement in statements(changes)]
             name, version = self._projection.name, self._projection.version
             async with self._transaction() as connection:
                 # The checkpoint first: its row lock turns a stale worker away before it writes.
                 moving = (next_offset, name, version, *expected, step)
                 if not await connection.fetch(MOVE_CHECKPOINT, *moving, timeout=APPLY_SECONDS):
                     raise CheckpointMoved(name, expected)
-                for sql, arrays in written:
-                    await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+                for write in writes:
+                    await write(connection)
 
     async def newest_step(self, topic: str, partition: int) -> Step:
         name, version = self._projection.name, self._projection.version
@@ -192,6 +194,32 @@ class PostgresSink:
     async def _learn_types(self) -> None:
         rows = await self._pool.fetch(COLUMN_TYPES)
         self._types = {(row["table_name"], row["column_name"]): row["type"] for row in rows}
+
+    def _write(self, statement: Statement) -> Callable[[Any], Awaitable[None]]:
+        """What writes the statement's rows over a connection."""
+        if statement.shape.kind is Append:
+            return lambda connection: self._append(connection, statement)
+        sql, arrays = self._sql(statement.shape), self._arrays(statement)
+
+        async def execute(connection: Any) -> None:
+            await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+
+        return execute
+
+    async def _append(self, connection: Any, statement: Statement) -> None:
+        """By COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""
+        shape, rows = statement
+        try:
+            async with connection.transaction():
+                await connection.copy_records_to_table(
+                    f"{shape.table}_v{self._projection.version}",
+                    records=[(*key, *values) for key, values in rows],
+                    columns=(*shape.key_columns, *shape.columns),
+                    timeout=APPLY_SECONDS,
+                )
+        except asyncpg.UniqueViolationError:
+            upserting = statement._replace(shape=shape._replace(kind=Upsert))
+            await connection.execute(self._sql(upserting.shape), *self._arrays(upserting), timeout=APPLY_SECONDS)
 
     def _sql(self, shape: Shape) -> str:
         table = f"{shape.table}_v{self._projection.version}"

@@ -42,6 +42,7 @@ class RedisSink:
             Shard(redis, keys, layout(redis, keys, limits), limits.rows)
             for keys in shards_of(prefix, projection.name, projection.version, shards)
         ]
+        self.needs_offsets = shards > 1
 
     async def prepare(self) -> None:
         with self._refusing():

@@ -39,18 +39,17 @@ class Board:
         return dict.fromkeys([f"edge:{window.name}" for window in ROLLING] + [f"members:{name}" for name in NAMES], 0)
 
     def identity(self, change: Change) -> str:
-        return str(change.key["video_id"])
+        return str(_placed(change).key["video_id"])
 
     def merge(self, rows: Rows, change: Change) -> None:
         """A row is a film and a minute with the views in it, or a deleted film and no minute."""
-        key = change.key
-        if isinstance(change, Increment) and change.table == "views" and change.by > 0:
-            row = key["video_id"], key["minute"]
-            rows[row] = rows.get(row, 0) + change.by
-        elif isinstance(change, Upsert) and change.table == "deleted":
-            rows[key["video_id"], None] = 0
+        placed = _placed(change)
+        video_id = placed.key["video_id"]
+        if isinstance(placed, Increment):
+            row = video_id, placed.key["minute"]
+            rows[row] = rows.get(row, 0) + placed.by
         else:
-            raise Refused(f"the board takes views and deleted films, not {change}", lambda other: other == change)
+            rows[video_id, None] = 0
 
     async def write(self, rows: Rows, move: Move) -> bool:
         """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
@@ -85,6 +84,14 @@ class Board:
 
     async def tick(self, now: datetime) -> None:
         await roll(self._redis, self._keys, now, self._limits)
+
+
+def _placed(change: Change) -> Increment | Upsert:
+    if isinstance(change, Increment) and change.table == "views" and change.by > 0:
+        return change
+    if isinstance(change, Upsert) and change.table == "deleted":
+        return change
+    raise Refused(f"the board takes views and deleted films, not {change}", lambda other: other == change)
 
 
 def _summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str], dict[str, Any]]:

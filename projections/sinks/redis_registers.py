@@ -66,7 +66,9 @@ class Registers:
     def in_the_way(self, key: str, why: str) -> Exception:
         return Refused(
             f"{key} is in the way: {why}",
-            lambda change: self._keys.position(change.key["viewer_id"], change.key["video_id"]) == key,
+            lambda change: (
+                self._keys.position(_register(change).key["viewer_id"], _register(change).key["video_id"]) == key
+            ),
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from projections.changes import Change, Increment, Remove, Upsert
+from projections.changes import Append, Change, Increment, Remove, Upsert
 
 Key = tuple[Any, ...]
 
@@ -26,6 +26,8 @@ class Statement(NamedTuple):
 
 
 def shape_of(change: Change) -> Shape:
+    if isinstance(change, Append):
+        return Shape(Append, change.table, change.key_columns, change.columns, None)
     if isinstance(change, Increment):
         return Shape(Increment, change.table, tuple(change.key), (change.column,), None)
     if isinstance(change, Upsert):
@@ -36,15 +38,21 @@ def shape_of(change: Change) -> Shape:
 def statements(changes: Iterable[Change]) -> Iterator[Statement]:
     """The statements that, one after the other, do what the changes do one by one.
 
-    Changes of one shape share a statement, unless another change to the same row lies between them; a Remove parts what comes before it
-    from what comes after, since its key may stand for many rows.
+    Changes of one shape share a statement, unless another change to the same row lies between them; a Remove and an Append part what comes
+    before from what comes after, since they stand for many rows.
     """
     groups: list[tuple[Shape, dict[Key, tuple[Any, ...]]]] = []
     latest: dict[tuple[str, Key], int] = {}
     by_shape: dict[Shape, int] = {}
     floor = 0
     for change in changes:
-        shape, key = shape_of(change), tuple(change.key.values())
+        shape = shape_of(change)
+        if isinstance(change, Append):
+            parted = len(change.key_columns)
+            groups.append((shape, {row[:parted]: row[parted:] for row in change.rows}))
+            floor = len(groups)
+            continue
+        key = tuple(change.key.values())
         at = by_shape.get(shape, -1)
         if at < max(floor, latest.get((change.table, key), 0)):
             at = by_shape[shape] = len(groups)
@@ -54,10 +62,14 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
             floor = len(groups)
         _reduce(groups[at][1], key, change)
     for shape, rows in groups:
-        yield Statement(shape, sorted(rows.items(), key=lambda row: tuple(map(str, row[0]))))
+        # Rows that are appended are nobody else's.
+        ordered = (
+            rows.items() if shape.kind is Append else sorted(rows.items(), key=lambda row: tuple(map(str, row[0])))
+        )
+        yield Statement(shape, list(ordered))
 
 
-def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Change) -> None:
+def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upsert | Remove) -> None:
     if isinstance(change, Increment):
         rows[key] = (rows.get(key, (0,))[0] + change.by,)
     elif isinstance(change, Remove):

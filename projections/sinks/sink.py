@@ -64,6 +64,9 @@ class Sink(Protocol):
     which `apply` called again with the same places recognises: it then raises CheckpointMoved, and the checkpoint read again tells).
     """
 
+    needs_offsets: bool
+    """Whether `apply` has to be told `offsets`, so that the changes come event by event."""
+
     async def prepare(self) -> None:
         """Create this version's tables, index or keys where they are missing; called by any number of workers at once."""
 

@@ -24,6 +24,7 @@ from projections.sinks.postgres import PostgresSink
 from projections.sinks.redis import RedisSink
 from projections.sinks.sink import Sink
 from projections.statistics import statistics
+from projections.views import views
 from schemas.envelope import Decoded
 from schemas.events import Event, VideoViewed
 from tests.contract.gates import Gated, GatedPool, Gates, gone
@@ -163,6 +164,20 @@ class PostgresRegisters(Postgres):
         return [{"moved_at": None} | row for row in rows_of(positions, decoded, "positions")]
 
 
+class PostgresRows(Postgres):
+    name, projection, events_of = "postgres rows", views, views_of
+
+    async def state(self, partition: int) -> Any:
+        sql = "select * from views_v2 where log_partition = $1 order by log_offset"
+        return [dict(row) for row in await self._pool.fetch(sql, partition)]
+
+    def plainly(self, decoded: Sequence[Decoded]) -> Any:
+        memory = MemorySink(views)
+        for change in views.fold(decoded):
+            memory.write(change)
+        return sorted((dict(row) for row in memory.rows("views")), key=lambda row: row["log_offset"])
+
+
 class RedisStore(Store):
     def __init__(self, redis: Any, prefix: str) -> None:
         self._redis, self._prefix = redis, prefix
@@ -232,7 +247,15 @@ class Elasticsearch(Store):
         return [{n: v.isoformat() if isinstance(v, datetime) else v for n, v in row.items()} for row in rows]
 
 
-STORES = ("memory", "postgres counters", "postgres registers", "redis board", "redis registers", "elasticsearch")
+STORES = (
+    "memory",
+    "postgres counters",
+    "postgres registers",
+    "postgres rows",
+    "redis board",
+    "redis registers",
+    "elasticsearch",
+)
 
 
 @asynccontextmanager
@@ -243,7 +266,8 @@ async def open_store(name: str, settings: Settings) -> AsyncIterator[Store]:
         if name.startswith("postgres"):
             await provision_tables(settings)
             pool = await opened.enter_async_context(open_postgres(settings))
-            store = PostgresCounters(pool) if name.endswith("counters") else PostgresRegisters(pool)
+            kinds = {kind.name: kind for kind in (PostgresCounters, PostgresRegisters, PostgresRows)}
+            store = kinds[name](pool)
         elif name.startswith("redis"):
             redis = await opened.enter_async_context(open_redis(settings))
             store = (RedisBoard if name.endswith("board") else RedisRegisters)(redis, settings.prefix)

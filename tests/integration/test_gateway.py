@@ -16,7 +16,7 @@ from gateway.viewers import COOKIE
 from schemas.events import PositionUpdated, VideoViewed
 from schemas.log import Place, write_token
 from schemas.streams import streams
-from tests.given import announced, deleted, uploaded
+from tests.given import announced, as_model, deleted, uploaded
 from tests.uploading import Gateway, gateway_on
 
 pytestmark = [
@@ -236,8 +236,9 @@ async def test_a_view_lies_in_the_log_where_the_answer_says(gateway: Gateway, vi
     status, answer = await told(gateway, "POST", VIEWS.format(video=video), json={"watched_seconds": 40})
     assert status == 202
     (found,) = [d for d in await gateway.events("views") if d.event.key == answer["view_id"]]
-    assert isinstance(found.event, VideoViewed)
-    assert (found.event.video_id, found.event.watched_seconds, found.event.viewer_id) == (video, 40, None)
+    event = as_model(found.event)
+    assert isinstance(event, VideoViewed)
+    assert (event.video_id, event.watched_seconds, event.viewer_id) == (video, 40, None)
     assert answer["event"] == {"id": found.recorded.event_id, **found.recorded.place._asdict()}
 
 
@@ -265,7 +266,8 @@ async def test_the_log_knows_a_viewer_by_pseudonym_alone(gateway: Gateway, video
     _, known = await told(gateway, "GET", "/api/viewer", headers=ann)
     viewed = [d for d in await gateway.events("views") if d.event.key == view["view_id"]]
     stopped = [d for d in await gateway.events("positions") if d.recorded.event_id == position["event"]["id"]]
-    seen = {d.event.viewer_id for d in (*viewed, *stopped) if isinstance(d.event, VideoViewed | PositionUpdated)}
+    events = [as_model(d.event) for d in (*viewed, *stopped)]
+    seen = {event.viewer_id for event in events if isinstance(event, VideoViewed | PositionUpdated)}
     assert seen == {known["viewer_id"]}
     assert ann["X-Viewer-Id"] not in known["viewer_id"]
 

@@ -18,8 +18,9 @@ from projections.queries.checkpoints import PostgresCheckpoints
 from projections.sinks.postgres import PostgresSink, reaching_postgres
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from projections.statistics import statistics
+from projections.views import views
 from schemas.log import Place
-from tests.given import EVENING, announced, deleted, progressed, recorded, transcoded, uploaded
+from tests.given import EVENING, announced, deleted, progressed, recorded, transcoded, uploaded, viewed
 
 pytestmark = pytest.mark.usefixtures("postgres")
 
@@ -205,3 +206,16 @@ async def test_what_is_dropped_leaves_no_checkpoint_behind(sink: PostgresSink) -
     assert (await sink.checkpoint("views", 0, LOG)).place == START
     with pytest.raises(CheckpointMoved):
         await sink.apply(ONE_VIEW, expected=START._replace(offset=1), next_offset=2)
+
+
+async def test_rows_that_are_there_already_are_written_over(pool: Any) -> None:
+    """As when somebody has set a checkpoint back: rows come by COPY, which knows no conflict."""
+    sink = PostgresSink(pool, views)
+    await sink.prepare()
+    await sink.checkpoint("views", 0, LOG)
+    folded = list(views.fold(recorded([viewed("heat", "view-1"), viewed("heat", "view-2")])))
+    await sink.apply(folded, expected=START, next_offset=2)
+    await pool.execute("update checkpoints set next_offset = 0 where projection = 'views'")
+    await sink.apply(folded, expected=START, next_offset=2)
+    assert await pool.fetchval("select count(*) from views_v2") == 2
+    assert (await sink.checkpoint("views", 0, LOG)).next_offset == 2

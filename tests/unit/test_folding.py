@@ -1,34 +1,41 @@
 """One batch: what is poison is parked before the checkpoint moves, and what the store refuses is found and parked alone."""
 
+import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.parking import Parked
 from projections.changes import Change
 from projections.counting import SeenIds
+from projections.leaderboard import leaderboard
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
 from projections.sinks.sink import ChangeRefused, LogIdentity, StoreUnavailable
+from projections.statistics import statistics
 from projections.views import views
 from schemas.envelope import encode
 from schemas.log import Place
 from schemas.partitions import partition_of
 from schemas.streams import streams
+from tests.given import recorded
 from tests.records import Kept, kept
 from tests.working import viewed
 
 PARTITIONS = {"views": 1}
 LOG = LogIdentity("cluster", "topic", 1)
 NOW = datetime(2026, 5, 1, 20, tzinfo=UTC)
+AT_MS = round(NOW.timestamp() * 1_000)
 HOME = Partition("views", 0)
 
 
 class FussySink(MemorySink):
-    """Refuses every change that speaks of the film `refused`."""
+    """Refuses every change that speaks of the film `unwelcome`."""
 
     async def apply(
         self,
@@ -39,7 +46,7 @@ class FussySink(MemorySink):
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        if refused := [change for change in changes if "refused" in str(change)]:
+        if refused := [change for change in changes if "unwelcome" in str(change)]:
             raise ChangeRefused(views.name, refused, "it does not fit")
         await super().apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
 
@@ -109,7 +116,7 @@ async def test_the_checkpoint_stays_before_poison_that_cannot_be_parked() -> Non
 
 async def test_what_the_store_refuses_is_parked_alone() -> None:
     bench = Bench()
-    films = ["film", "refused", "film", "film", "refused", "film", "film"]
+    films = ["film", "unwelcome", "film", "film", "unwelcome", "film", "film"]
     await bench.fold(*(record(offset, f"view-{offset}", film) for offset, film in enumerate(films)))
     assert bench.counted == ["view-0", "view-2", "view-3", "view-5", "view-6"]
     assert [(parked.place.offset, parked.reason) for parked in bench.lot.parked] == [
@@ -152,3 +159,38 @@ async def test_the_seen_ids_stand_where_the_batch_ended_whatever_it_held() -> No
     bench = Bench()
     await bench.fold(record(0, "a"), record(1, "b")._replace(value=None))
     assert bench.ids.seen.judged_to == 2
+
+
+async def test_views_that_do_not_count_are_kept_with_the_reason() -> None:
+    bench = Bench()
+    ahead = encode(viewed("early", "film", at=NOW + timedelta(hours=1)), event_id="early", source="/tests")
+    await bench.fold(record(0, "a"), record(1, "a"), kept(ahead, partition=0, offset=2, timestamp=AT_MS))
+    refused = [
+        (row["view_id"], row["reason"], row["earlier_offset"], row["ahead_seconds"])
+        for row in bench.sink.rows("refused_views")
+    ]
+    assert refused == [("a", "duplicate", 0, None), ("early", "future", None, 3_600.0)]
+
+
+films = st.sampled_from(["heat", "ran", "alien"])
+
+
+@pytest.mark.parametrize("projection", [views, statistics, leaderboard])
+@given(some=st.lists(st.tuples(films, st.integers(0, 200)), max_size=30), cuts=st.lists(st.integers(1, 9), min_size=1))
+def test_a_fold_means_the_same_however_the_log_is_cut(
+    projection: Projection, some: list[tuple[str, int]], cuts: list[int]
+) -> None:
+    events = [viewed(f"view-{i}", film, at=NOW + timedelta(minutes=minutes)) for i, (film, minutes) in enumerate(some)]
+    decoded = recorded(events)
+    one_by_one, in_batches = MemorySink(projection), MemorySink(projection)
+    for item in decoded:
+        for change in projection.fold([item]):
+            one_by_one.write(change)
+    cuts_for_ever, first = itertools.cycle(cuts), 0
+    while first < len(decoded):
+        following = first + next(cuts_for_ever)
+        for change in projection.fold(decoded[first:following]):
+            in_batches.write(change)
+        first = following
+    for table in ("views", "hourly", "daily"):
+        assert in_batches.rows(table) == one_by_one.rows(table)

@@ -7,17 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.changes import Increment, Upsert
-from projections.leaderboard import WINDOWS, count_view, hide_video
+from projections.leaderboard import WINDOWS, hide_video, leaderboard
 from projections.sinks.redis_keys import Keys, shard_of
 from projections.sinks.redis_windows import EPOCH, NAMES, ROLLING, SPANS
 from schemas.events import VideoDeleted, VideoViewed
+from tests.given import recorded
 
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 31)).map(lambda moment: moment.replace(tzinfo=UTC))
 
 
-def test_a_view_counts_in_the_minute_in_which_it_occurred() -> None:
-    view = VideoViewed(view_id="v", video_id="heat", occurred_at=datetime(1970, 1, 1, 1, 1, 59, tzinfo=UTC))
-    assert list(count_view(view)) == [Increment("views", key={"video_id": "heat", "minute": 61})]
+def test_views_count_in_the_minute_in_which_they_occurred() -> None:
+    times = [datetime(1970, 1, 1, 1, 1, second, tzinfo=UTC) for second in (0, 59)] + [
+        datetime(1970, 1, 1, 1, 2, tzinfo=UTC)
+    ]
+    views = recorded(VideoViewed(view_id=f"v{i}", video_id="heat", occurred_at=at) for i, at in enumerate(times))
+    assert list(leaderboard.fold(views)) == [
+        Increment("views", key={"video_id": "heat", "minute": 61}, by=2),
+        Increment("views", key={"video_id": "heat", "minute": 62}, by=1),
+    ]
 
 
 def test_a_deleted_film_is_hidden_for_ever() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.folding import counts, read_records
+from agents.folding import judge, read_records
 from agents.handover import Partition
 from agents.seen import SeenIdsOfWorker
 from projections.counting import SeenIds
@@ -38,7 +38,7 @@ def worker_over(log: PartitionInMemory) -> SeenIdsOfWorker:
 
 def judged(seen: SeenIds, records: Sequence[Kept]) -> list[int]:
     """The offsets that count."""
-    return [item.recorded.place.offset for item, _ in read_records(records, HOME, 1).decoded if counts(seen, item)]
+    return [item.recorded.place.offset for item in judge(seen, read_records(records, HOME, 1).decoded).counted]
 
 
 some_views = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 240)), min_size=1, max_size=30)
