@@ -4,7 +4,7 @@ from datetime import datetime
 
 from agents.replaying import Replay
 from projections.catalogue import catalogue
-from projections.changes import Change
+from projections.changes import Change, Increment
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.queries.catalogue import Video, video_of
 from projections.queries.leaderboard import Timeframe, Top, Views
@@ -45,7 +45,7 @@ class Past:
         sink = MemorySink(statistics)
 
         def write(change: Change) -> None:
-            if change.key["video_id"] == video_id:
+            if isinstance(change, Increment) and change.key["video_id"] == video_id:
                 sink.write(change)
 
         spans = await self._replay.spans_until(statistics.topics, self._moment)

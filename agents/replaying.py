@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agents.folding import counts, read_records
+from agents.folding import Judged, judge, read_records
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog
 from agents.seen import SeenIdsOfWorker
@@ -60,7 +60,9 @@ class Replay:
         end = await log.end()
         async for records in log.read(to_offset, end):
             read = read_records(records, log.partition, self._partitions[log.partition.topic])
-            own = [r.offset for item, r in read.decoded if item.recorded.recorded_at_ms >= r.timestamp]
+            appended_at_ms = {record.offset: record.timestamp for record in records}
+            places = [item.recorded for item in read.decoded]
+            own = [r.place.offset for r in places if r.recorded_at_ms >= appended_at_ms[r.place.offset]]
             if own:
                 return Span(from_offset, own[0])
         return Span(from_offset, end)
@@ -86,9 +88,10 @@ class Replay:
             async with self._open_log(partition) as log:
                 async for records in log.read(from_offset, to_offset):
                     decoded = read_records(records, partition, self._partitions[partition.topic]).decoded
-                    counted = [item for item, _ in decoded if seen is None or counts(seen, item)]
-                    for change in projection.fold(
-                        item for item in counted if until_ms is None or item.recorded.recorded_at_ms <= until_ms
-                    ):
+                    counted, refused = judge(seen, decoded) if seen is not None else Judged(decoded, [])
+                    if until_ms is not None:
+                        counted = [item for item in counted if item.recorded.recorded_at_ms <= until_ms]
+                        refused = [item for item in refused if item.recorded.recorded_at_ms <= until_ms]
+                    for change in projection.fold(counted, refused):
                         write(change)
             self._seen.release(projection.name, partition)

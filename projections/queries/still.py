@@ -36,15 +36,14 @@ class Still:
 
     def write(self, change: Change) -> None:
         """Let one change of the leaderboard take effect."""
-        video_id = change.key["video_id"]
         if isinstance(change, Increment):
             for name, edge in self._edges:
                 if change.key["minute"] < edge:
                     break
-                counted = self.windows[name]
+                counted, video_id = self.windows[name], change.key["video_id"]
                 counted[video_id] = counted.get(video_id, 0) + change.by
         elif isinstance(change, Upsert):
-            self.deleted.add(video_id)
+            self.deleted.add(change.key["video_id"])
 
     def top(self, k: int, timeframe: Timeframe, as_of: datetime) -> Top:
         """The first `k` films, deleted ones left out: most views first, of equals the greater id."""
