@@ -4,8 +4,9 @@ from aiohttp import web
 
 from gateway.keys import OPENAPI
 from gateway.problems import not_found
-from schemas.__main__ import PUBLISHED
 from schemas.events import EVENTS
+from schemas.publishing import PUBLISHED
+from schemas.upcasters import UPCASTERS
 
 
 async def openapi(request: web.Request) -> web.Response:
@@ -19,8 +20,8 @@ async def asyncapi(_: web.Request) -> web.Response:
 
 
 async def json_schema(request: web.Request) -> web.Response:
-    """`GET /schemas/{type}.json`: the JSON Schema of one event."""
+    """`GET /schemas/{type}.json`: the JSON Schema of one event, of an older version too."""
     name = request.match_info["name"]
-    if name not in EVENTS:
+    if name not in EVENTS and name not in UPCASTERS:
         raise not_found("event type", name)
     return web.Response(body=PUBLISHED.joinpath(f"{name}.json").read_bytes(), content_type="application/schema+json")

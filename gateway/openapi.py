@@ -35,6 +35,7 @@ from gateway.search import Beginning, Question
 from gateway.statistics import Span
 from gateway.viewers import HEADER
 from gateway.views import View
+from schemas.bounds import PUBLISHED_WORDS
 from schemas.events import Metadata
 
 VARIABLE = re.compile(r"{(\w+)(?::[^{}]*(?:{[^{}]*}[^{}]*)*)?}")
@@ -231,10 +232,21 @@ def _query_parameters(model: type[BaseModel] | None) -> list[Parameter]:
             name=name,
             **{"in": "query"},
             required=name in required,
-            schema=Schema.model_validate(_not_null(field)),
+            schema=_schema(_not_null(field)),
         )
         for name, field in schema["properties"].items()
     ]
+
+
+def _schema(node: dict[str, Any]) -> Schema:
+    """`node` without the words that `openapi_pydantic` does not know and trips over."""
+
+    def known(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {word: known(value) for word, value in part.items() if word not in PUBLISHED_WORDS}
+        return [known(item) for item in part] if isinstance(part, list) else part
+
+    return Schema.model_validate(known(node))
 
 
 def _not_null(field: dict[str, Any]) -> dict[str, Any]:
@@ -257,7 +269,7 @@ def _request_body(described: Described) -> RequestBody | None:
         form["properties"] = {name: _not_null(field) for name, field in form["properties"].items()}
         form["properties"]["file"] = {"type": "string", "contentMediaType": "video/*", "description": "the film"}
         form["required"] = [*form["required"], "file"]
-        content = MediaType(schema=Schema.model_validate(form))
+        content = MediaType(schema=_schema(form))
         return RequestBody(required=True, content={described.body_media: content})
     return RequestBody(
         required=True, content={described.body_media: MediaType(schema=PydanticSchema(schema_class=described.body))}

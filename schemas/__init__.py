@@ -1,1 +1,4 @@
 """The language of the system, pure: what can happen, how it is written down, what is refused."""
+
+__version__ = "1.0.0"
+"""Of the events as a whole, and of the wheel that carries them: a new type or field is a new minor version."""

@@ -3,18 +3,18 @@
 Binary mode is written; binary and structured mode are read (CloudEvents Kafka protocol binding 1.0.2, §3).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 from pydantic import ValidationError
 
-from schemas.errors import InvalidEvent, Undecodable, UnknownType, WrongKey, WrongTopic
+from schemas.errors import InvalidEvent, NotUpcast, Undecodable, UnknownType, WrongKey, WrongTopic
 from schemas.events import EVENTS, Event
 from schemas.log import Place, Recorded
 from schemas.structs import decode_usual
-from schemas.upcasters import upcast
+from schemas.upcasters import UPCASTERS, Upcaster, upcast
 
 SPECVERSION = b"1.0"
 STRUCTURED = b"application/cloudevents+json"
@@ -75,12 +75,13 @@ def encode(event: Event, *, event_id: str, source: str) -> Message:
     )
 
 
-def decode(record: Record, topic: str) -> Decoded:
-    """The event in `record`, upcast to its newest version. Raises Undecodable, UnknownType, WrongTopic, InvalidEvent or WrongKey.
+def decode(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Decoded:
+    """The event in `record`, upcast to its newest version.
 
+    Raises Undecodable, UnknownType, NotUpcast, WrongTopic, InvalidEvent or WrongKey.
     That the partition is the key's own is checked for a whole batch at once, by the caller, with `partitions_of`.
     """
-    return _decode_usual(record, topic) or decode_any(record, topic)
+    return _decode_usual(record, topic) or decode_any(record, topic, upcasters)
 
 
 def _decode_usual(record: Record, topic: str) -> Decoded | None:
@@ -100,7 +101,7 @@ def _decode_usual(record: Record, topic: str) -> Decoded | None:
     return Decoded(event, Recorded(Place(topic, record.partition, record.offset), recorded_at_ms, event_id.decode()))
 
 
-def decode_any(record: Record, topic: str) -> Decoded:
+def decode_any(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Decoded:
     """`decode` by the models alone. Raises what `decode` raises."""
     value = record.value
     if value is None:
@@ -115,7 +116,7 @@ def decode_any(record: Record, topic: str) -> Decoded:
         event_type, event_id, recorded_time = _binary(headers)
         data = value
     if event_type not in EVENTS:
-        event_type, data = _upcast(event_type, data)
+        event_type, data = _upcast(event_type, data, upcasters)
     model = EVENTS[event_type]
     if model.topic != topic:
         raise WrongTopic(f"{event_type} belongs on the topic {model.topic}, not on {topic}; produce it there")
@@ -182,17 +183,22 @@ def _structured(value: bytes) -> tuple[str, str, str | None, bytes]:
     return envelope["type"], envelope["id"], recorded_time, orjson.dumps(envelope["data"])
 
 
-def _upcast(event_type: str, data: bytes) -> tuple[str, bytes]:
+def _upcast(event_type: str, data: bytes, upcasters: Mapping[str, Upcaster]) -> tuple[str, bytes]:
     try:
         older: Any = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise Undecodable(f"the value is no JSON: {error}") from None
     if not isinstance(older, dict):
         raise Undecodable("the data is no JSON object")
-    newest, newer = upcast(event_type, older)
+    newest, newer = upcast(event_type, older, upcasters)
     if newest not in EVENTS:
         raise UnknownType(f"{event_type!r} is no type of this system; see asyncapi.yaml")
-    return newest, orjson.dumps(newer)
+    try:
+        return newest, orjson.dumps(newer)
+    except orjson.JSONEncodeError as error:
+        raise NotUpcast(
+            f"the upcasters from {event_type} to {newest} made what is no JSON ({error}); mend them, then retry the record"
+        ) from None
 
 
 def _milliseconds(text: str) -> int:

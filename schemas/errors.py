@@ -19,6 +19,12 @@ class UnknownType(Poison):
     reason = "unknown-type"
 
 
+class NotUpcast(Poison):
+    """A record of an older version that its upcaster cannot turn into the newer one: a bug of ours, or data that were never valid."""
+
+    reason = "not-upcast"
+
+
 class InvalidEvent(Poison):
     """A known type with a field missing or out of its bounds; the message names each field."""
 

@@ -1,6 +1,7 @@
 """What can happen: frozen models, named in the past tense. `EVENTS` maps each type to its model.
 
-A field may be added when it is optional; anything else is a new type with a new version and an upcaster from the old one.
+A field may be added when it is optional, a bound may be widened; anything else is a new type with a new version and an upcaster
+from the old one (`schemas/compatibility.py` holds the rules, decision 0016 the why).
 No name, address or e-mail of a viewer enters an event: `viewer_id` is always the random pseudonym.
 """
 
@@ -32,6 +33,7 @@ from schemas.bounds import (
 )
 
 NAMESPACE = "entertainmenttime"
+OF_AN_EPISODE = ("show_title", "season_number", "episode_number")
 
 
 class Event(BaseModel):
@@ -80,7 +82,7 @@ class Metadata(BaseModel):
     def an_episode_names_its_show(self) -> Self:
         """Raises ValueError with the missing fields named."""
         if self.content_type == "episode":
-            missing = [n for n in ("show_title", "season_number", "episode_number") if getattr(self, n) is None]
+            missing = [name for name in OF_AN_EPISODE if getattr(self, name) is None]
             if missing:
                 raise ValueError(f"an episode needs {', '.join(missing)}")
         return self
@@ -88,6 +90,16 @@ class Metadata(BaseModel):
 
 class UploadInitiated(Metadata, VideoEvent):
     """An upload was begun: the film is announced, its bytes are on their way to `object_key`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"content_type": {"const": "episode"}}, "required": ["content_type"]},
+            "then": {
+                "required": [*OF_AN_EPISODE],
+                "properties": {name: {"not": {"type": "null"}} for name in OF_AN_EPISODE},
+            },
+        }
+    )
 
     type = f"{NAMESPACE}.upload.initiated.v1"
 

@@ -14,7 +14,6 @@ from schemas.envelope import MAX_VALUE_BYTES, decode, encode
 from schemas.errors import InvalidEvent, Poison, Undecodable, UnknownType, WrongKey, WrongTopic
 from schemas.events import PositionUpdated, VideoViewed
 from schemas.log import Place
-from schemas.upcasters import Upcaster, upcast
 from tests.given import as_model
 from tests.records import Kept, kept
 
@@ -176,11 +175,3 @@ def test_whatever_the_fields_nothing_but_poison_is_raised(data: dict[str, Any]) 
         return
     with pytest.raises(Poison):
         decode(Kept(None, value, [("content-type", b"application/cloudevents+json")]), "positions")
-
-
-def test_older_versions_are_upcast_one_after_another() -> None:
-    upcasters = {
-        "seen.v1": Upcaster("seen.v2", lambda data: {**data, "seconds": data["minutes"] * 60}),
-        "seen.v2": Upcaster("seen.v3", lambda data: {"watched_seconds": data["seconds"]}),
-    }
-    assert upcast("seen.v1", {"minutes": 2}, upcasters) == ("seen.v3", {"watched_seconds": 120})
