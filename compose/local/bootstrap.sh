@@ -109,7 +109,7 @@ if [ "$goal" != check ]; then
         step servers "Maven fetches Kafka and Elasticsearch (150 MB)" fetch_servers & jobs+=($!)
     fi
     if ! cmp -s package-lock.json node_modules/installed-lock.json; then
-        step browser "npm fetches the browser libraries" fetch_browser_libraries & jobs+=($!)
+        step browser "npm fetches the browser libraries and what the tests take from it" fetch_browser_libraries & jobs+=($!)
     fi
 fi
 failed=0

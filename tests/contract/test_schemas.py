@@ -7,13 +7,12 @@ from typing import Any
 import jsonschema
 import orjson
 import pytest
-import yaml
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event, to_binary_event, to_structured_event
 
 from schemas.envelope import decode
 from schemas.events import EVENTS, Event
 from schemas.golden import Golden, goldens
-from schemas.publishing import PUBLISHED, committed_schemas, json_schema, stale_files
+from schemas.publishing import committed_schemas, json_schema, stale_files
 from tests.given import as_model
 from tests.records import Kept
 
@@ -29,13 +28,6 @@ def as_data(event: Event) -> Any:
 def test_a_missing_or_strange_file_is_named(tmp_path: Path) -> None:
     tmp_path.joinpath("strange.json").write_text("{}")
     assert stale_files({"asyncapi.yaml": b""}, tmp_path) == ["asyncapi.yaml", "strange.json"]
-
-
-def test_every_event_is_a_message_of_its_channel() -> None:
-    document = yaml.safe_load(PUBLISHED.joinpath("asyncapi.yaml").read_text())
-    for name, event in EVENTS.items():
-        assert name in document["channels"][event.topic]["messages"]
-        assert document["components"]["messages"][name]["payload"]["required"] == json_schema(event)["required"]
 
 
 @each_golden
