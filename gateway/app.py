@@ -15,7 +15,7 @@ from compose.settings import Settings
 from compose.storage import open_storage
 from compose.viewers import ViewerKeys
 from gateway.delivery import Shelf
-from gateway.freshness import open_freshness
+from gateway.freshness import open_freshness, tell_stale
 from gateway.health import measure
 from gateway.keys import (
     CATALOGUE,
@@ -28,6 +28,7 @@ from gateway.keys import (
     POSTGRES,
     RECORDS,
     REDIS,
+    REFRESH,
     RESUME,
     SEARCH,
     SETTINGS,
@@ -89,6 +90,7 @@ def build_app(settings: Settings) -> web.Application:
             top_streams,
         ]
     )
+    app.on_response_prepare.append(tell_stale)
     app.on_shutdown.append(end_streams)
     return app
 
@@ -116,6 +118,7 @@ async def queries(app: web.Application) -> AsyncIterator[None]:
     app[LEADERBOARD] = Leaderboard(app[REDIS], prefix, versions)
     app[RESUME] = Resume(app[REDIS], prefix, versions)
     app[SEARCH] = Search(app[ELASTICSEARCH], prefix, versions)
+    app[REFRESH] = {}
     yield
 
 

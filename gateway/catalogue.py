@@ -1,6 +1,7 @@
 """Films: one, a page of them, and their deletion."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -8,10 +9,10 @@ from pydantic import Field
 
 from gateway.answers import accepted, answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import CATALOGUE, LEADERBOARD, LOG, STATISTICS
+from gateway.keys import CATALOGUE, LOG
+from gateway.leaderboard import film_views
 from gateway.problems import not_found
 from projections.queries.catalogue import Video
-from projections.sinks.sink import StoreUnavailable
 from schemas.bounds import ContentType, Label
 from schemas.events import VideoDeleted
 
@@ -30,9 +31,11 @@ class Page(After):
 
 async def get_video(request: web.Request) -> web.Response:
     """`GET /api/videos/{id}`: all that is known of a film."""
-    await wait_for_writes(request, read_query(request, After), "catalogue")
+    wait = partial(wait_for_writes, request, read_query(request, After))
+    await wait("catalogue")
     video = await find_video(request)
-    return answer(told(video) | {"total_views": await total_views(request, video.video_id)})
+    views = await film_views(request.app, video.video_id, wait)
+    return answer(told(video) | {"total_views": views.all_time})
 
 
 async def list_videos(request: web.Request) -> web.Response:
@@ -59,14 +62,6 @@ async def find_video(request: web.Request) -> Video:
     if video is None:
         raise not_found("video", video_id)
     return video
-
-
-async def total_views(request: web.Request, video_id: str) -> int:
-    """All views of a film, from the leaderboard or what it falls back to."""
-    try:
-        return (await request.app[LEADERBOARD].views(video_id)).all_time
-    except StoreUnavailable:
-        return (await request.app[STATISTICS].views(video_id, datetime.now(UTC))).all_time
 
 
 def told(video: Video) -> dict[str, Any]:

@@ -15,6 +15,8 @@ import structlog
 from aiohttp import web
 
 from compose.storage import NoSuchObject, ObjectInfo, Storage, StorageUnavailable
+from gateway.answers import read_query
+from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, SHELF, STORAGE
 from gateway.problems import Problem, not_found
 from gateway.ranges import Conditions, Slice, Unsatisfiable, evaluate, find_range, range_still_holds
@@ -93,6 +95,9 @@ class Shelf:
             self._objects.move_to_end(key)
         return found
 
+    def forget_film(self, video_id: str) -> None:
+        self._films.pop(video_id, None)
+
     def forget(self, key: str) -> None:
         self._objects.pop(key, None)
 
@@ -144,6 +149,10 @@ async def storyboard_sheet(request: web.Request) -> web.StreamResponse:
 async def film_of(request: web.Request, serves: Callable[[Video], bool]) -> Video:
     """The film that the path names, when it `serves`. Raises Problem."""
     video_id = request.match_info["id"]
+    if "after" in request.query:
+        # What others have looked up may be older than the write.
+        await wait_for_writes(request, read_query(request, After), "catalogue")
+        request.app[SHELF].forget_film(video_id)
     for fresh in (False, True):  # what is remembered may be older than the film's end of work
         film = await request.app[SHELF].film(request.app[CATALOGUE], video_id, fresh=fresh)
         if film is not None and serves(film):

@@ -2,34 +2,41 @@
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Literal
 
 import structlog
 from aiohttp import web
 from elasticsearch import AsyncElasticsearch
+from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from compose.log import EventLog
+from compose.log import EventLog, LogUnavailable
 from compose.settings import Settings
 from gateway.answers import Query, bad_parameter, secret_of
+from gateway.joint import Joint
 from gateway.keys import FRESHNESS
 from gateway.problems import unavailable
-from projections.queries.checkpoints import Checkpoints, checkpoints_of
+from gateway.waiting import Waiting
+from projections.queries.checkpoints import checkpoints_of
 from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.redis_keys import channel
 from projections.sinks.sink import StoreUnavailable
-from schemas.log import Place, WrongToken, read_token
+from schemas.log import Place, WrongToken, furthest, read_token
 from schemas.streams import streams
 
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0  # of one request, however many projections answer it
 SOON_SECONDS = 0.05  # most writes are folded by then, and the broker need not be asked
-LOOK_AGAIN_SECONDS = 0.1  # in case a message was lost: messages only make the wait shorter
+# In case a message was lost: messages only make the wait shorter. Elasticsearch tells nobody.
+LOOK_AGAIN_SECONDS = {"postgres": 0.2, "redis": 0.2, "elasticsearch": 0.025, "memory": 0.025}
 LISTEN_AGAIN_SECONDS = 1.0
 MAX_WAITING = 1_000  # requests of one process
+MAX_TOKENS = 16
+STALE_HEADER = "X-Stale"
+DEADLINE = web.RequestKey("deadline", float)
+STALE = web.RequestKey("stale", set[str])
 
 logger = structlog.get_logger(__name__)
 
@@ -37,12 +44,12 @@ logger = structlog.get_logger(__name__)
 class After(Query):
     """`after` waits for a write; `stale=ok` takes what is there when it does not come in time."""
 
-    after: str | None = None
-    stale: Literal["ok"] | None = None
+    after: str | None = Field(None, description="`X-Event-Position` of a write, or of several with commas between")
+    stale: Literal["ok"] | None = Field(None, description="rather an old answer than none: `X-Stale` says that it is")
 
 
 class Freshness:
-    """Waits for checkpoints. Sinks tell of each move; every tenth of a second it is looked at all the same."""
+    """Waits for checkpoints, of which sinks tell each move."""
 
     def __init__(
         self,
@@ -59,62 +66,71 @@ class Freshness:
         self._pool = pool
         self._redis = redis
         self._elasticsearch = elasticsearch
-        self._moved = asyncio.Event()
+        self._versions_waited_for: dict[str, Waiting] = {}
+        self._ends: Mapping[tuple[str, int], int] = {}
+        self._ask_ends = Joint(self._read_ends)
         self._waiting = 0
 
     async def wait(
         self, projections: Iterable[str], places: Iterable[Place], seconds: float = PATIENCE_SECONDS
     ) -> bool:
-        """Whether all of `projections` have folded those of `places` that lie on their topics, within `seconds`."""
-        wanted = [
-            (name, place)
+        """Whether all of `projections` have folded those of `places` that lie on their topics, within `seconds`.
+
+        Raises StoreUnavailable when a checkpoint cannot be read, Problem when too many wait.
+        """
+        wanted = {
+            name: [place for place in places if place.topic in streams().projections[name].topics]
             for name in projections
-            for place in places
-            if place.topic in streams().projections[name].topics
-        ]
+        }
         if self._waiting >= MAX_WAITING:
             raise unavailable("Waiting", "too many reads wait for their write; read without `after`, or a little later")
         self._waiting += 1
-        deadline = time.monotonic() + seconds
         try:
-            while True:
-                moved = self._moved
-                wanted = [item for item in wanted if not await self._is_folded(*item)]
-                remaining_seconds = deadline - time.monotonic()
-                if not wanted or remaining_seconds <= 0:
-                    return not wanted
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(moved.wait(), min(LOOK_AGAIN_SECONDS, remaining_seconds))
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(self._waiting_for(name).wait(lying) for name, lying in wanted.items() if lying))
+        except TimeoutError:
+            return False
         finally:
             self._waiting -= 1
+        return True
 
     async def check_in_log(self, places: Iterable[Place]) -> None:
-        """Raises Problem for a place that the log does not hold: nobody could have written there."""
+        """Raises Problem for a place that the log does not hold: nobody could have written there; LogUnavailable when it cannot say."""
         partitions = {name: topic.partitions for name, topic in streams().topics.items()}
         for place in places:
             if place.partition >= partitions.get(place.topic, 0):
                 raise bad_parameter("after", f"names {place.topic}/{place.partition}, which is not there")
-        ends = await self._log.ends([(place.topic, place.partition) for place in places])
+        if any(self._is_beyond(place) for place in places):
+            self._ends = await self._ask_ends()
         for place in places:
-            if place.offset >= ends[place.topic, place.partition]:
+            if self._is_beyond(place):
                 raise bad_parameter("after", f"names {place}, which lies beyond the end of the log")
 
-    async def _is_folded(self, projection: str, place: Place) -> bool:
-        checkpoints = self._checkpoints(projection)
-        at = place.topic, place.partition
-        return (await checkpoints.next_offsets([at]))[at] > place.offset
+    def hear(self, told: str) -> None:
+        """A checkpoint has moved: `leaderboard_v1 views 3 41207`."""
+        version, topic, partition, next_offset = told.split()
+        if waiting := self._versions_waited_for.get(version):
+            waiting.tell(topic, int(partition), int(next_offset))
 
-    def _checkpoints(self, projection: str) -> Checkpoints:
+    async def close(self) -> None:
+        for waiting in self._versions_waited_for.values():
+            await waiting.close()
+
+    async def _read_ends(self) -> Mapping[tuple[str, int], int]:
+        return await self._log.ends(
+            (name, number) for name, topic in streams().topics.items() for number in range(topic.partitions)
+        )
+
+    def _is_beyond(self, place: Place) -> bool:
+        return place.offset >= self._ends.get((place.topic, place.partition), 0)
+
+    def _waiting_for(self, projection: str) -> Waiting:
         version = self._versions.active(projection)
-        return checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
-
-    def tell(self) -> None:
-        """A checkpoint has moved: everybody who waits looks again."""
-        self._moved.set()
-        self._moved = asyncio.Event()
-
-    def _heard(self, *_: object) -> None:
-        self.tell()
+        if version.full_name not in self._versions_waited_for:
+            checkpoints = checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
+            look_again_seconds = LOOK_AGAIN_SECONDS[streams().projections[projection].sink]
+            self._versions_waited_for[version.full_name] = Waiting(checkpoints, look_again_seconds)
+        return self._versions_waited_for[version.full_name]
 
     async def listen_to_redis(self) -> None:
         """Hear of every move in Redis, for as long as the process lives."""
@@ -124,23 +140,27 @@ class Freshness:
                     await messages.subscribe(channel(self._settings.prefix))
                     while True:
                         # A time-out of its own: the client's would end a subscription that is merely quiet.
-                        if await messages.get_message(ignore_subscribe_messages=True, timeout=1.0):
-                            self.tell()
+                        if message := await messages.get_message(ignore_subscribe_messages=True, timeout=1.0):
+                            self.hear(message["data"].decode())
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
     async def listen_to_postgres(self) -> None:
         """Hear of every move in Postgres, for as long as the process lives."""
+
+        def hear(*told: Any) -> None:
+            self.hear(told[-1])
+
         while True:
             with contextlib.suppress(StoreUnavailable), reaching_postgres():
                 async with self._pool.acquire() as connection:
                     name = f"{self._settings.postgres_schema}_checkpoints"
-                    await connection.add_listener(name, self._heard)
+                    await connection.add_listener(name, hear)
                     try:
                         while not connection.is_closed():
                             await connection.fetchval("select 1")
                             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
                     finally:
-                        await connection.remove_listener(name, self._heard)
+                        await connection.remove_listener(name, hear)
             await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 
 
@@ -148,31 +168,46 @@ async def wait_for_writes(request: web.Request, after: After, *projections: str)
     """What `?after=` asks for, before `projections` answer.
 
     Raises Problem: 400 for a token that is none or lies beyond the log's end, 503 when the write is not folded in five seconds, unless
-    `stale=ok`.
+    `stale=ok`: then the answer's header `X-Stale` names the projections. Raises StoreUnavailable when what answers cannot be asked; the
+    handler's own fallbacks wait for what answers instead.
     """
     if after.after is None:
         return
-    freshness = request.app[FRESHNESS]
+    places = _places(after.after, secret_of(request))
+    topics = {name: set(streams().projections[name].topics) for name in projections}
+    relevant = [place for place in places if any(place.topic in read for read in topics.values())]
+    concerned = [name for name, read in topics.items() if read & {place.topic for place in places}]
+    freshness, now = request.app[FRESHNESS], asyncio.get_running_loop().time
+    deadline = request.setdefault(DEADLINE, now() + PATIENCE_SECONDS)
+    if await freshness.wait(concerned, relevant, min(SOON_SECONDS, deadline - now())):
+        return
+    # The log is not needed to read: while it is down it is only not known whether the write is one.
+    with contextlib.suppress(LogUnavailable):
+        await freshness.check_in_log(relevant)
+    if await freshness.wait(concerned, relevant, deadline - now()):
+        return
+    if after.stale is None:
+        names = " and ".join(concerned)
+        detail = f"{names} had not folded it after {PATIENCE_SECONDS:g} s; `stale=ok` takes what is there"
+        raise unavailable("Your write", detail)
+    request.setdefault(STALE, set()).update(concerned)
+
+
+def _places(tokens: str, secret: str) -> list[Place]:
+    """The places of every token, of several on one partition the furthest. Raises Problem."""
+    parts = tokens.split(",")
+    if len(parts) > MAX_TOKENS:
+        raise bad_parameter("after", f"holds {len(parts)} tokens; at most {MAX_TOKENS} are read here")
     try:
-        places = read_token(after.after, secret_of(request))
+        return furthest(place for part in parts for place in read_token(part, secret))
     except WrongToken as error:
         raise bad_parameter("after", str(error)) from None
-    relevant = [p for p in places if any(p.topic in streams().projections[name].topics for name in projections)]
-    try:
-        if await freshness.wait(projections, relevant, SOON_SECONDS):
-            return
-        await freshness.check_in_log(relevant)
-        if await freshness.wait(projections, relevant):
-            return
-    except StoreUnavailable:
-        # `stale=ok` takes what another store still answers; the handler's own fallbacks decide.
-        if after.stale is None:
-            raise
-    if after.stale is None:
-        raise unavailable(
-            "Your write",
-            f"{', '.join(projections)} had not folded it after {PATIENCE_SECONDS:g} s; `stale=ok` takes what is there",
-        )
+
+
+async def tell_stale(request: web.Request, response: web.StreamResponse) -> None:
+    """The header of an answer that does not hold the write that was asked for, before it is sent."""
+    if stale := request.get(STALE):
+        response.headers[STALE_HEADER] = ", ".join(sorted(stale))
 
 
 @contextlib.asynccontextmanager
@@ -188,3 +223,4 @@ async def open_freshness(
         for task in listening:
             task.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
+        await freshness.close()

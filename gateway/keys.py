@@ -7,6 +7,7 @@ from aiohttp import web
 from compose.log import EventLog
 from compose.settings import Settings
 from compose.storage import Storage
+from gateway.joint import Joint
 from projections.queries.catalogue import Catalogue
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.positions import Positions
@@ -37,6 +38,7 @@ LEADERBOARD = web.AppKey("leaderboard", Leaderboard)
 STATISTICS = web.AppKey("statistics", Statistics)
 SEARCH = web.AppKey("search", Search)
 RECORDS = web.AppKey("records", ViewerRecords)
+REFRESH = web.AppKey[dict[str, Joint[None]]]("refresh")
 VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")
 FRESHNESS: "web.AppKey[Freshness]" = web.AppKey("freshness")
 TOP_STREAMS: "web.AppKey[TopStreams]" = web.AppKey("top_streams")

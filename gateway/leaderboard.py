@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +17,7 @@ from gateway.answers import answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS, VERSIONS
 from gateway.problems import unavailable
-from projections.queries.leaderboard import Timeframe, Top
+from projections.queries.leaderboard import Timeframe, Top, Views
 from projections.sinks.sink import StoreUnavailable
 
 STALE_AFTER = timedelta(seconds=60)  # a board that no worker has ticked for so long is left for the aggregates
@@ -25,6 +26,9 @@ MAX_STREAMS = 1_000  # of one process
 PING_SECONDS = 5.0  # so long at most is written to somebody who left
 
 logger = structlog.get_logger(__name__)
+
+Wait = Callable[..., Awaitable[None]]
+"""Waits until the projections named have folded what the request wants to see."""
 
 
 class Board(After):
@@ -37,26 +41,49 @@ class Board(After):
 async def top(request: web.Request) -> web.Response:
     """`GET /api/analytics/top`: the films viewed most in a window."""
     board = read_query(request, Board)
-    with contextlib.suppress(StoreUnavailable):
-        await wait_for_writes(request, board, "leaderboard")
-    return answer(await read_board(request.app, board.k, board.timeframe))
+    return answer(await read_board(request.app, board.k, board.timeframe, partial(wait_for_writes, request, board)))
 
 
-async def read_board(app: web.Application, k: int, timeframe: Timeframe) -> dict[str, Any]:
-    """The board as clients are told of it, from Redis or from what it falls back to."""
+async def at_once(*_: str) -> None:
+    """Nobody asked for a write to be seen."""
+
+
+async def read_board(app: web.Application, k: int, timeframe: Timeframe, wait: Wait = at_once) -> dict[str, Any]:
+    """The board as clients are told of it, from Redis or from what it falls back to; `wait` is for who answers."""
     now = datetime.now(UTC)
     try:
+        await wait("leaderboard")
         found = await app[LEADERBOARD].top(k, timeframe)
         if now - found.as_of > STALE_AFTER:
             raise StoreUnavailable("redis", f"the leaderboard stands still since {found.as_of:%F %T}")
     except StoreUnavailable as error:
         logger.warning("top films come from the aggregates", why=str(error))
+        await wait("views" if timeframe == "hour" else "statistics", "catalogue")
         found = await app[STATISTICS].top(k, timeframe, now)
-    return _told(found, k, await _titles(app, found))
+    return _told(found, k, await _titles(app, found, wait))
 
 
-async def _titles(app: web.Application, found: Top) -> dict[str, str | None]:
+async def film_views(app: web.Application, video_id: str, wait: Wait = at_once) -> Views:
+    """A film's views in every window, from the leaderboard or from what it falls back to; `wait` is for who answers."""
+    now = datetime.now(UTC)
     try:
+        await wait("leaderboard")
+        views = await app[LEADERBOARD].views(video_id)
+        if now - views.as_of > STALE_AFTER:
+            raise StoreUnavailable("redis", f"the leaderboard stands still since {views.as_of:%F %T}")
+    except StoreUnavailable:
+        await wait("statistics", "views")
+        views = await app[STATISTICS].views(video_id, now)
+    return views
+
+
+def _as_json(body: dict[str, Any]) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+
+
+async def _titles(app: web.Application, found: Top, wait: Wait) -> dict[str, str | None]:
+    try:
+        await wait("catalogue")
         videos = await app[CATALOGUE].find_many(item.video_id for item in found.items)
     except StoreUnavailable:
         return {}
@@ -88,13 +115,20 @@ class TopStreams:
         self._latest: dict[tuple[int, Timeframe], bytes] = {}
 
     @contextlib.asynccontextmanager
-    async def listen(self, k: int, timeframe: Timeframe) -> "AsyncIterator[asyncio.Queue[bytes | None]]":
-        """A queue that holds the newest board that was not taken yet, and no older one; None once the gateway stops."""
+    async def listen(
+        self, k: int, timeframe: Timeframe, first: bytes | None = None
+    ) -> "AsyncIterator[asyncio.Queue[bytes | None]]":
+        """A queue that holds the newest board that was not taken yet, and no older one; None once the gateway stops.
+
+        `first` was read just now, for somebody who waited for their write.
+        """
         if sum(map(len, self._listeners.values())) >= MAX_STREAMS:
             raise unavailable("The stream", f"{MAX_STREAMS} follow already; ask again with GET /api/analytics/top")
         board = k, timeframe
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._listeners.setdefault(board, set()).add(queue)
+        if first is not None:
+            self._latest[board] = first
         if board in self._latest:
             queue.put_nowait(self._latest[board])
         if board not in self._readers:
@@ -128,7 +162,7 @@ class TopStreams:
                 seen = body["source"], body["items"], body["from"]
                 if seen != told:
                     told = seen
-                    self._latest[board] = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+                    self._latest[board] = _as_json(body)
                     self._tell(board, self._latest[board])
             except StoreUnavailable as error:
                 logger.warning("a board cannot be read", board=board, why=str(error))
@@ -146,8 +180,12 @@ class TopStreams:
 async def follow_top(request: web.Request) -> web.StreamResponse:
     """`GET /api/analytics/top/stream`: the same body as `top`, as a server-sent event whenever it changes."""
     board = read_query(request, Board)
+    first = None
+    if board.after is not None:
+        wait = partial(wait_for_writes, request, board)
+        first = _as_json(await read_board(request.app, board.k, board.timeframe, wait))
     async with (
-        request.app[TOP_STREAMS].listen(board.k, board.timeframe) as changes,
+        request.app[TOP_STREAMS].listen(board.k, board.timeframe, first) as changes,
         sse_response(request, ping_interval=PING_SECONDS) as response,
     ):
         sending = asyncio.create_task(_send(changes, response))

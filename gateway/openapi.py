@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from gateway import contract
 from gateway.answers import TOKEN_HEADER
 from gateway.catalogue import Page
-from gateway.freshness import After
+from gateway.freshness import STALE_HEADER, After
 from gateway.leaderboard import Board
 from gateway.multipart import Abort, Complete, Initiate, PartQuery, UploadQuery
 from gateway.positions import Listing, Position
@@ -77,7 +77,7 @@ FILM = (400, 404, 503)
 
 
 def a_file(media: str) -> Described:
-    return Described("films", media=media, problems=(404, 412, 416, 503), is_ranged=True)
+    return Described("films", media=media, query=After, problems=(400, 404, 412, 416, 503), is_ranged=True)
 
 
 DESCRIBED: dict[str, Described] = {
@@ -289,6 +289,9 @@ def _responses(described: Described) -> dict[str, Response | Reference]:
     headers = None
     if described.is_write:
         headers = {TOKEN_HEADER: Header(description="the token for `?after=`", schema=Schema(type="string"))}
+    elif described.query is not None and issubclass(described.query, After):
+        stale = "there when `stale=ok` took an answer without the write: the projections that had not folded it"
+        headers = {STALE_HEADER: Header(description=stale, schema=Schema(type="string"))}
     responses: dict[str, Response | Reference] = {
         str(described.status): Response(description=told, content=content, headers=headers)
     }

@@ -73,6 +73,7 @@ async def update_position(request: web.Request) -> web.Response:
 async def get_position(request: web.Request) -> web.Response:
     """`GET /api/videos/{id}/position`: where to resume; 0 for who never watched the film."""
     after = read_query(request, After)
+    await wait_for_writes(request, after, "catalogue")
     viewer_id, video = await known_viewer(request), await find_video(request)
     position, source = None, Resume.source
     if viewer_id is not None:
@@ -120,7 +121,7 @@ async def _history(request: web.Request) -> tuple[Listing, str]:
     viewer_id = await known_viewer(request)
     if viewer_id is None:
         raise nobody_asks("history")
-    await wait_for_writes(request, listing, "positions")
+    await wait_for_writes(request, listing, "positions", "catalogue")
     return listing, viewer_id
 
 

@@ -9,7 +9,8 @@ from pydantic import Field, StringConstraints
 from gateway.answers import answer, read_query, whole
 from gateway.catalogue import Page, told
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import CATALOGUE, SEARCH
+from gateway.joint import Joint
+from gateway.keys import CATALOGUE, REFRESH, SEARCH, VERSIONS
 
 SUGGESTIONS = 8
 
@@ -69,4 +70,5 @@ async def _wait(request: web.Request, after: After) -> None:
         return
     await wait_for_writes(request, after, "search", "catalogue")
     # Written is not yet found: the index shows what was there when it was last refreshed.
-    await request.app[SEARCH].refresh()
+    version = request.app[VERSIONS].active("search").full_name
+    await request.app[REFRESH].setdefault(version, Joint(request.app[SEARCH].refresh))()

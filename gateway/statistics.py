@@ -1,7 +1,6 @@
 """A film's views: in every window, and hour by hour or day by day."""
 
-import contextlib
-from datetime import UTC, datetime
+from functools import partial
 
 from aiohttp import web
 from pydantic import Field
@@ -9,10 +8,9 @@ from pydantic import Field
 from gateway.answers import answer, bad_parameter, read_query
 from gateway.catalogue import find_video
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import LEADERBOARD, STATISTICS
-from gateway.leaderboard import STALE_AFTER
+from gateway.keys import STATISTICS
+from gateway.leaderboard import film_views
 from projections.queries.statistics import Bucket
-from projections.sinks.sink import StoreUnavailable
 from schemas.bounds import Moment
 
 
@@ -26,18 +24,10 @@ class Span(After):
 
 async def stats(request: web.Request) -> web.Response:
     """`GET /api/analytics/videos/{id}/stats`: a film's views in every window."""
-    after = read_query(request, After)
+    wait = partial(wait_for_writes, request, read_query(request, After))
+    await wait("catalogue")
     video = await find_video(request)
-    now = datetime.now(UTC)
-    try:
-        await wait_for_writes(request, after, "leaderboard")
-        views = await request.app[LEADERBOARD].views(video.video_id)
-        if now - views.as_of > STALE_AFTER:
-            raise StoreUnavailable("redis", "the leaderboard stands still")
-    except StoreUnavailable:
-        with contextlib.suppress(StoreUnavailable):
-            await wait_for_writes(request, after, "statistics", "views")
-        views = await request.app[STATISTICS].views(video.video_id, now)
+    views = await film_views(request.app, video.video_id, wait)
     return answer(
         {
             "video_id": video.video_id,
@@ -58,7 +48,7 @@ async def history(request: web.Request) -> web.Response:
     span = read_query(request, Span)
     if span.from_ is not None and span.to is not None and span.from_ > span.to:
         raise bad_parameter("from", "must not lie after `to`")
+    await wait_for_writes(request, span, "statistics", "catalogue")
     video = await find_video(request)
-    await wait_for_writes(request, span, "statistics")
     points = await request.app[STATISTICS].history(video.video_id, from_=span.from_, to=span.to, bucket=span.bucket)
     return answer({"video_id": video.video_id, "bucket": span.bucket, "points": points})

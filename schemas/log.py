@@ -58,12 +58,17 @@ def _signature(body: bytes, secret: str) -> bytes:
     return hmac.digest(secret.encode(), b"event-position:" + body, hashlib.sha256)[:SIGNATURE_BYTES]
 
 
+def furthest(places: Iterable[Place]) -> list[Place]:
+    """Of several places on one partition the furthest."""
+    found: dict[tuple[str, int], int] = {}
+    for topic, partition, offset in places:
+        found[topic, partition] = max(offset, found.get((topic, partition), -1))
+    return [Place(topic, partition, offset) for (topic, partition), offset in sorted(found.items())]
+
+
 def write_token(places: Iterable[Place], secret: str) -> str:
     """A URL-safe token for `places`; of several on one partition the furthest stays."""
-    furthest: dict[tuple[str, int], int] = {}
-    for topic, partition, offset in places:
-        furthest[topic, partition] = max(offset, furthest.get((topic, partition), -1))
-    body = orjson.dumps([[t, p, o] for (t, p), o in sorted(furthest.items())])
+    body = orjson.dumps([list(place) for place in furthest(places)])
     return base64.urlsafe_b64encode(_signature(body, secret) + body).rstrip(b"=").decode()
 
 
