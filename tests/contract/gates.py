@@ -41,6 +41,8 @@ class Gated:
             return Gated(found, self._gates)
         if name == "options":
             return lambda **options: Gated(found(**options), self._gates)
+        if name == "pipeline":
+            return lambda **options: GatedPipeline(found(**options), self._gates)
         if not callable(found) or name.startswith("_") or name == "scan_iter":
             return found
 
@@ -51,6 +53,24 @@ class Gated:
             return answer
 
         return ask
+
+
+class GatedPipeline:
+    """A pipeline of Redis: what is put into it waits for its one question."""
+
+    def __init__(self, pipeline: Any, gates: Gates) -> None:
+        self._pipeline = pipeline
+        self._gates = gates
+
+    async def __aenter__(self) -> "GatedPipeline":
+        await self._pipeline.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._pipeline.__aexit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(Gated(self._pipeline, self._gates) if name == "execute" else self._pipeline, name)
 
 
 class GatedPool:

@@ -13,15 +13,18 @@ from compose.settings import Settings
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.positions import positions
 from projections.projection import Projection
+from projections.queries.contents import written
 from projections.queries.leaderboard import Leaderboard
+from projections.queries.redis_contents import redis_rows
 from projections.queries.resume import Resume
-from projections.queries.versions import Versions
+from projections.queries.versions import Versions, declared
 from projections.resume import resume
 from projections.search import search
 from projections.sinks.elasticsearch import ElasticsearchSink
 from projections.sinks.memory import MemorySink
 from projections.sinks.postgres import PostgresSink
 from projections.sinks.redis import RedisSink
+from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import Sink
 from projections.statistics import statistics
 from projections.views import views
@@ -179,11 +182,39 @@ class PostgresRows(Postgres):
 
 
 class RedisStore(Store):
-    def __init__(self, redis: Any, prefix: str) -> None:
+    """Its sink writes at most `rows` a call: with few of them a batch goes over the journal."""
+
+    def __init__(self, redis: Any, prefix: str, rows: int) -> None:
         self._redis, self._prefix = redis, prefix
+        self._limits = Limits(rows=rows)
 
     def sink(self, gates: Gates | None = None) -> Sink:
-        return RedisSink(Gated(self._redis, gates) if gates else self._redis, self.projection, self._prefix)  # type: ignore[arg-type]
+        client = Gated(self._redis, gates) if gates else self._redis
+        return RedisSink(client, self.projection, self._prefix, limits=self._limits)  # type: ignore[arg-type]
+
+    async def snapshot(self) -> dict[bytes, bytes]:
+        """Every key as Redis itself would save it."""
+        keys = sorted([key async for key in self._redis.scan_iter(match=f"{self._prefix}*", count=1_000)])
+        return {key: await self._redis.dump(key) for key in keys}
+
+    async def restore(self, snapshot: Mapping[bytes, bytes]) -> None:
+        """Nothing but the snapshot is there any more."""
+        for key in await self.snapshot():
+            await self._redis.unlink(key)
+        for key, value in snapshot.items():
+            await self._redis.restore(key, 0, value)
+
+    async def contents(self) -> list[bytes]:
+        """Everything that it holds, in canonical bytes."""
+        version = declared(self.projection.name)
+        return [written(row) async for row in redis_rows(self._redis, version.keys(self._prefix))]
+
+    async def put_in_the_way(self, key: bytes) -> None:
+        await self._redis.unlink(key)
+        await self._redis.set(key, "in the way")
+
+    async def take_out_of_the_way(self, key: bytes, value: bytes) -> None:
+        await self._redis.restore(key, 0, value, replace=True)
 
 
 class RedisBoard(RedisStore):
@@ -253,7 +284,9 @@ STORES = (
     "postgres registers",
     "postgres rows",
     "redis board",
+    "redis board in pieces",
     "redis registers",
+    "redis registers in pieces",
     "elasticsearch",
 )
 
@@ -270,7 +303,8 @@ async def open_store(name: str, settings: Settings) -> AsyncIterator[Store]:
             store = kinds[name](pool)
         elif name.startswith("redis"):
             redis = await opened.enter_async_context(open_redis(settings))
-            store = (RedisBoard if name.endswith("board") else RedisRegisters)(redis, settings.prefix)
+            rows = 2 if name.endswith("in pieces") else Limits().rows
+            store = (RedisBoard if "board" in name else RedisRegisters)(redis, settings.prefix, rows)
         elif name == "elasticsearch":
             client = await opened.enter_async_context(open_elasticsearch(settings))
             store = Elasticsearch(client, settings.prefix)

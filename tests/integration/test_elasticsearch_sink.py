@@ -1,10 +1,12 @@
 """What the sink in Elasticsearch promises beyond the contract of all sinks."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from agents.folding import Folding
+from agents.handover import Batch, Partition
 from compose.connections import open_elasticsearch
 from compose.settings import Settings
 from projections.changes import Increment, Remove, Upsert
@@ -12,8 +14,11 @@ from projections.queries.checkpoints import ElasticsearchCheckpoints
 from projections.search import search
 from projections.sinks.elasticsearch import ElasticsearchSink
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
+from schemas.envelope import encode
 from schemas.log import Place
+from tests.folding import Lot, OneWindow
 from tests.given import announced, recorded
+from tests.records import kept
 
 pytestmark = pytest.mark.usefixtures("elasticsearch")
 
@@ -90,6 +95,72 @@ async def test_many_films_go_in_one_batch(sink: ElasticsearchSink, client: Any, 
     assert (await document(client, settings, "film-999"))["title_folded"] == "film 999"
     checkpoints = ElasticsearchCheckpoints(client, settings.prefix, "search", version=1)
     assert await checkpoints.next_offsets([("videos", 0)]) == {("videos", 0): 1_000}
+
+
+class BusyOnce:
+    """A client of a server that is too busy for one film of the first bulk, and writes the others."""
+
+    def __init__(self, client: Any, film: str) -> None:
+        self._client = client
+        self._film: str | None = film
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def bulk(self, *, index: str, operations: Sequence[Any]) -> Any:
+        pairs = list(zip(operations[::2], operations[1::2], strict=True))
+        written = [part for pair in pairs if pair[0]["index"]["_id"] != self._film for part in pair]
+        answer = await self._client.bulk(index=index, operations=written)
+        busy = {"_id": self._film, "status": 429, "error": {"type": "es_rejected_execution_exception"}}
+        refused = [{"index": busy}] if self._film else []
+        self._film = None
+        return {"items": [*answer["items"], *refused]}
+
+
+async def folding_films(sink: Any, lot: Lot, genres: Sequence[str | None]) -> None:
+    """A batch of films, one of each genre, as a worker folds it."""
+    messages = [
+        encode(announced(f"film-{n}", genre=genre), event_id=str(n), source="/tests") for n, genre in enumerate(genres)
+    ]
+    records = [kept(message, partition=0, offset=offset) for offset, message in enumerate(messages)]
+    folding = Folding(search, sink, lot, OneWindow(), {"videos": 1})
+    await folding.fold(Batch(1, Partition("videos", 0), 0, len(records), records))
+
+
+async def films_in(client: Any, settings: Settings) -> int:
+    index = f"{settings.prefix}search.v1"
+    await client.indices.refresh(index=index)
+    return int((await client.count(index=index))["count"])
+
+
+async def test_of_500_films_the_one_that_the_index_refuses_is_parked_and_the_others_are_written(
+    client: Any, settings: Settings
+) -> None:
+    index = f"{settings.prefix}search.v1"
+    # As a mapping that another release made: it takes no genre that is no number.
+    mappings = {"properties": {"video_id": {"type": "keyword"}, "genre": {"type": "integer"}}, "dynamic": False}
+    await client.indices.create(index=index, mappings=mappings)
+    sink, lot = ElasticsearchSink(client, search, settings.prefix), Lot()
+    await sink.checkpoint("videos", 0, LOG)
+    await folding_films(sink, lot, [None] * 333 + ["Crime"] + [None] * 166)
+    assert [(parked.place.offset, parked.reason) for parked in lot.parked] == [(333, "refused-by-store")]
+    assert await films_in(client, settings) == 499
+    assert (await sink.checkpoint("videos", 0, LOG)).next_offset == 500
+    await sink.drop()
+
+
+async def test_of_500_films_the_one_that_the_server_is_too_busy_for_is_written_when_the_batch_comes_again(
+    sink: ElasticsearchSink, client: Any, settings: Settings
+) -> None:
+    lot, busy = Lot(), ElasticsearchSink(BusyOnce(client, "film-333"), search, settings.prefix)  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable):
+        await folding_films(busy, lot, [None] * 500)
+    assert (await sink.checkpoint("videos", 0, LOG)).next_offset == 0
+    assert await films_in(client, settings) == 499
+    await folding_films(busy, lot, [None] * 500)
+    assert await films_in(client, settings) == 500
+    assert (await sink.checkpoint("videos", 0, LOG)).next_offset == 500
+    assert lot.parked == []
 
 
 async def test_an_emptied_server_is_folded_from_the_start(

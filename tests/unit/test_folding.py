@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from agents.folding import Folding
 from agents.handover import Batch, Partition
-from agents.parking import Parked
 from projections.changes import Change
-from projections.counting import SeenIds
 from projections.leaderboard import leaderboard
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
@@ -22,7 +20,7 @@ from projections.views import views
 from schemas.envelope import encode
 from schemas.log import Place
 from schemas.partitions import partition_of
-from schemas.streams import streams
+from tests.folding import Lot, OneWindow
 from tests.given import recorded
 from tests.records import Kept, kept
 from tests.working import viewed
@@ -49,29 +47,6 @@ class FussySink(MemorySink):
         if refused := [change for change in changes if "unwelcome" in str(change)]:
             raise ChangeRefused(views.name, refused, "it does not fit")
         await super().apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
-
-
-class Lot:
-    """Parked records in a list; `is_down` as Postgres may be."""
-
-    def __init__(self) -> None:
-        self.parked: list[Parked] = []
-        self.is_down = False
-
-    async def park(self, parked: Sequence[Parked]) -> None:
-        if self.is_down:
-            raise StoreUnavailable("postgres", "it is down")
-        self.parked += parked
-
-
-class OneWindow:
-    """The seen ids of the one partition."""
-
-    def __init__(self) -> None:
-        self.seen = SeenIds(streams().topics["views"].once_within, start_offset=0)
-
-    async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds:
-        return self.seen
 
 
 class Bench:
