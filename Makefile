@@ -1,6 +1,6 @@
 # Every target brings what it needs first; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs clean check fix test bench
+.PHONY: help up down status logs clean check fix test bench wheel
 
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m compose.local
@@ -49,3 +49,7 @@ test: ## every test on servers of its own; k=positions runs those that match
 bench: ## figures, side by side with their baselines, on the stack that runs (a few minutes)
 	$(SETUP) bench
 	$(PYTHON) -m benchmarks
+
+wheel: ## build entertainmenttime-schemas, the events for other Python services, into dist/
+	$(SETUP) check
+	cd schemas && ../$(PYTHON) -m hatchling build -t wheel -d ../dist

@@ -5,12 +5,12 @@ Neither passes over a promise that would be broken: then nothing is written, and
 
 import sys
 
-from schemas import golden, publishing
-from schemas.events import EVENTS
-from schemas.golden import FROZEN, GOLDEN, Golden
-from schemas.publishing import PUBLISHED
-from schemas.streams import streams
-from schemas.upcasters import UPCASTERS
+from . import golden, publishing
+from .events import EVENTS
+from .golden import FROZEN, GOLDEN, Golden
+from .publishing import PUBLISHED
+from .streams import streams
+from .upcasters import UPCASTERS
 
 
 def main(arguments: list[str]) -> int:

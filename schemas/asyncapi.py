@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from schemas import __version__
-from schemas.compatibility import Schema
-from schemas.golden import Golden
-from schemas.streams import Streams
-from schemas.upcasters import UPCASTERS
+from . import __version__
+from .compatibility import Schema
+from .golden import Golden
+from .streams import Streams
+from .upcasters import UPCASTERS
 
 ASYNCAPI_VERSION = "3.0.0"
 KAFKA_BINDING = "0.5.0"  # of the Kafka bindings in the AsyncAPI specification

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 from pydantic import ValidationError
 
-from schemas.errors import InvalidEvent, NotUpcast, Undecodable, UnknownType, WrongKey, WrongTopic
-from schemas.events import EVENTS, Event
-from schemas.log import Place, Recorded
-from schemas.structs import decode_usual
-from schemas.upcasters import UPCASTERS, Upcaster, upcast
+from .errors import InvalidEvent, NotUpcast, Undecodable, UnknownType, WrongKey, WrongTopic
+from .events import EVENTS, Event
+from .log import Place, Recorded
+from .structs import decode_usual
+from .upcasters import UPCASTERS, Upcaster, upcast
 
 SPECVERSION = b"1.0"
 STRUCTURED = b"application/cloudevents+json"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.bounds import (
+from .bounds import (
     BitsPerSecond,
     Bytes,
     ContentType,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from schemas.envelope import STRUCTURED
+from .envelope import STRUCTURED
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 FROZEN = "frozen.txt"

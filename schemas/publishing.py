@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 import yaml
 
-from schemas.asyncapi import asyncapi
-from schemas.compatibility import Change, Schema, changes
-from schemas.events import EVENTS, Event
-from schemas.golden import Golden
-from schemas.streams import Streams, Topic
-from schemas.upcasters import UPCASTERS
+from .asyncapi import asyncapi
+from .compatibility import Change, Schema, changes
+from .events import EVENTS, Event
+from .golden import Golden
+from .streams import Streams, Topic
+from .upcasters import UPCASTERS
 
 PUBLISHED = Path(__file__).parent / "published"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"

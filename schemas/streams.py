@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from schemas.bounds import Noun
+from .bounds import Noun
 
 STREAMS_FILE = Path(__file__).resolve().parent.parent / "streams.yaml"
 SPAN = re.compile(r"(\d+)([smhd])")

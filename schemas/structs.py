@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, cast
 import msgspec
 from msgspec import Meta
 
-from schemas.bounds import EARLIEST, LATEST, MAX_DURATION_SECONDS, PlaybackState
-from schemas.events import Event, PositionUpdated, VideoViewed
+from .bounds import EARLIEST, LATEST, MAX_DURATION_SECONDS, PlaybackState
+from .events import Event, PositionUpdated, VideoViewed
 
 FINER_THAN_MICROSECONDS = re.compile(rb"\.[0-9]{7}")  # the models cut such a time off, msgspec rounds it
 ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"

@@ -7,8 +7,8 @@ it lies under stays the id inside. It must answer the same for ever, so it reads
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from schemas.errors import NotUpcast
-from schemas.events import EVENTS
+from .errors import NotUpcast
+from .events import EVENTS
 
 Data = dict[str, Any]
 

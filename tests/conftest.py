@@ -9,6 +9,7 @@ import pytest
 
 from compose.local.stack import PROGRAMS, SERVERS
 from compose.settings import Settings
+from tests.elsewhere import Elsewhere, build_wheel
 from tests.servers import Servers
 
 RUN = pytest.StashKey[Servers]()
@@ -81,3 +82,11 @@ def system(servers: Servers) -> Settings:
     """The whole system runs: gateway, worker and media worker on servers of the run. Returns its settings."""
     servers.need(SYSTEM)
     return servers.settings(servers.prefix)
+
+
+@pytest.fixture(scope="session")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    """Another service's Python, with our wheel installed."""
+    elsewhere = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
+    elsewhere.install(str(build_wheel(tmp_path_factory.mktemp("dist"))))
+    return elsewhere
