@@ -148,7 +148,7 @@ class Handover:
         state = self._current(partition, epoch)
         if state is None or state.phase is not Phase.CHECKPOINT:
             return
-        if why := self._contradiction(partition, checkpoint, log):
+        if why := contradiction(self._projection, partition, checkpoint, log):
             state.phase = Phase.OPERATOR
             yield Refuse(partition, why)
             return
@@ -254,20 +254,26 @@ class Handover:
         state = self._held.get(partition)
         return state if state is not None and state.epoch == epoch else None
 
-    def _contradiction(self, partition: Partition, checkpoint: Checkpoint, log: Log) -> str | None:
-        way_out = f"fold it anew with `faust -A agents rebuild {self._projection}`, or give the topic back its log"
-        at = f"{self._projection} is at {checkpoint.place}"
-        if checkpoint.log.cluster_id != log.identity.cluster_id:
-            return f"{at} of the cluster {checkpoint.log.cluster_id}, but this cluster is {log.identity.cluster_id}; {way_out}"
-        if checkpoint.log.topic_id != log.identity.topic_id:
-            return f"{at}, but the topic was created anew since; {way_out}"
-        if checkpoint.log.partitions != log.identity.partitions:
-            return (
-                f"{at} of a topic of {checkpoint.log.partitions} partitions, but it has {log.identity.partitions} now, "
-                f"so keys lie elsewhere; {way_out}"
-            )
-        if checkpoint.next_offset > log.end_offset:
-            return f"{at}, but {partition} ends at {log.end_offset:,}: the log was truncated; {way_out}"
-        if checkpoint.next_offset < log.start_offset:
-            return f"{at}, but {partition} begins at {log.start_offset:,}: events are gone that were never folded; {way_out}"
-        return None
+
+def contradiction(projection: str, partition: Partition, checkpoint: Checkpoint, log: Log) -> str | None:
+    """Why this checkpoint does not speak of this log, and the way out; None when it does."""
+    way_out = f"fold it anew with `faust -A agents rebuild {projection}`, or give the topic back its log"
+    at = f"{projection} is at {checkpoint.place}"
+    if checkpoint.log.cluster_id != log.identity.cluster_id:
+        return (
+            f"{at} of the cluster {checkpoint.log.cluster_id}, but this cluster is {log.identity.cluster_id}; {way_out}"
+        )
+    if checkpoint.log.topic_id != log.identity.topic_id:
+        return f"{at}, but the topic was created anew since; {way_out}"
+    if checkpoint.log.partitions != log.identity.partitions:
+        return (
+            f"{at} of a topic of {checkpoint.log.partitions} partitions, but it has {log.identity.partitions} now, "
+            f"so keys lie elsewhere; {way_out}"
+        )
+    if checkpoint.next_offset > log.end_offset:
+        return f"{at}, but {partition} ends at {log.end_offset:,}: the log was truncated; {way_out}"
+    if checkpoint.next_offset < log.start_offset:
+        return (
+            f"{at}, but {partition} begins at {log.start_offset:,}: events are gone that were never folded; {way_out}"
+        )
+    return None

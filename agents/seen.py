@@ -8,8 +8,10 @@ import structlog
 
 from agents.folding import judge, read_records
 from agents.handover import Partition
-from agents.log_reader import LogReader, OpenLog
+from agents.log_reader import LogReader, OpenLog, log_of
+from compose.settings import Settings
 from projections.counting import SeenIds
+from schemas.streams import Streams
 
 logger = structlog.get_logger(__name__)
 
@@ -92,3 +94,10 @@ class SeenIdsOfWorker:
         async for records in log.read(from_offset, to_offset):
             judge(seen, read_records(records, log.partition, self._partitions[log.partition.topic]).decoded)
         seen.judged_to = max(seen.judged_to, to_offset)
+
+
+def seen_ids(settings: Settings, streams: Streams) -> SeenIdsOfWorker:
+    """None seen yet, to be refilled from this system's log."""
+    once_within = {name: topic.once_within for name, topic in streams.topics.items() if topic.once_within}
+    partitions = {name: topic.partitions for name, topic in streams.topics.items()}
+    return SeenIdsOfWorker(once_within, partitions, log_of(settings))

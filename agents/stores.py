@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from elasticsearch import AsyncElasticsearch
 from redis.asyncio import Redis
 
+from agents.handover import Partition
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import Settings
 from projections.all import PROJECTIONS
@@ -50,6 +51,12 @@ class Stores(NamedTuple):
 def folded_as(version: Version) -> Projection:
     """The fold that makes this version, if its number is that of this release."""
     return PROJECTIONS[version.projection].at(version.number)
+
+
+def partitions_of(projection: str) -> list[Partition]:
+    """Everything that the projection folds."""
+    topics = streams().projections[projection].topics
+    return [Partition(topic, number) for topic in topics for number in range(streams().topics[topic].partitions)]
 
 
 @asynccontextmanager

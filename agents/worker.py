@@ -20,11 +20,10 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.folding import Folding
 from agents.handover import Batch
-from agents.log_reader import log_of
 from agents.parking import Parking
 from agents.reader import Reader, back_off_seconds
 from agents.registry import kept_up, left_alone, register_declared
-from agents.seen import SeenIdsOfWorker
+from agents.seen import SeenIdsOfWorker, seen_ids
 from agents.stores import folded_as, open_stores
 from agents.topics import answers
 from compose.settings import Settings, settings
@@ -32,7 +31,7 @@ from compose.telemetry import start_logging
 from projections.projection import Projection
 from projections.queries.versions import Version, Versions, read_versions
 from projections.sinks.sink import Sink, StoreUnavailable
-from schemas.streams import Streams, streams
+from schemas.streams import streams
 
 TICK_SECONDS = 1.0
 POSTGRES_CONNECTIONS = 17  # one listens
@@ -233,10 +232,3 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
         on_release=seen.release if counts else lambda name, partition: None,
     )
     return reader
-
-
-def seen_ids(settings: Settings, map_of_system: Streams) -> SeenIdsOfWorker:
-    once_within = {name: topic.once_within for name, topic in map_of_system.topics.items() if topic.once_within}
-    return SeenIdsOfWorker(
-        once_within, {name: topic.partitions for name, topic in map_of_system.topics.items()}, log_of(settings)
-    )

@@ -91,6 +91,47 @@ def working(settings: Settings, servers: Servers, folder: Path, *names: str) -> 
             worker.kill()
 
 
+class Command:
+    """`faust -A agents …` as a process, with all that it says."""
+
+    def __init__(self, settings: Settings, servers: Servers, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "faust", "-A", "agents", *words],
+            cwd=ROOT,
+            env={**os.environ, **servers.endpoints(settings.prefix), "COLUMNS": "200"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    async def said(self) -> str:
+        """Everything, once it has ended."""
+        out, _ = await asyncio.to_thread(self.process.communicate, timeout=PATIENCE_SECONDS)
+        return out
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+async def command(settings: Settings, servers: Servers, *words: str) -> str:
+    """What the command says. Raises AssertionError with it when it fails."""
+    ordered = Command(settings, servers, *words)
+    said = await ordered.said()
+    assert ordered.process.returncode == 0, said
+    return said
+
+
+async def refused(settings: Settings, servers: Servers, *words: str) -> str:
+    """What a command says that has to fail."""
+    ordered = Command(settings, servers, *words)
+    said = await ordered.said()
+    assert ordered.process.returncode == 1, said
+    assert "Traceback" not in said
+    return said
+
+
 async def provision_log(settings: Settings) -> None:
     """Topics and tables, which a worker expects to find."""
     await asyncio.gather(provision_topics(settings, streams().topics), provision_tables(settings))

@@ -1,0 +1,95 @@
+"""`faust -A agents rebuild|pause|resume`: a projection folded anew, beside the version that answers."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from faust.cli import AppCommand, option
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from agents.commands.operating import name, name_or_all, names_of, operating
+from agents.rebuilding import Progress, Rebuilding
+from agents.registry import Registry
+from agents.stores import Stores
+from agents.worker import app
+from compose.settings import settings
+from projections.queries.versions import Version
+from schemas.streams import streams
+
+rate = option(
+    "--rate", type=click.IntRange(1), help="The most events a second; as many as can be where it is not given."
+)
+workers = option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=os.cpu_count() or 1,
+    show_default=True,
+    help="Processes, each with partitions of its own.",
+)
+
+
+@app.command(name_or_all, rate, workers)
+async def rebuild(self: AppCommand, name: str, rate: int | None, workers: int) -> None:
+    """Fold a projection anew from the start of the log, as its next version; what answers goes on answering."""
+    async with operating() as stores:
+        for each in names_of(name):
+            version = await Registry(stores.pool).begin(each, streams().projections[each])
+            if not await build(stores, version, rate, workers):
+                return
+
+
+@app.command(name, rate, workers)
+async def resume(self: AppCommand, name: str, rate: int | None, workers: int) -> None:
+    """Go on with a version that was paused, or whose rebuild was killed, from its checkpoints."""
+    async with operating() as stores:
+        await build(stores, await Registry(stores.pool).building(name), rate, workers)
+
+
+@app.command(name)
+async def pause(self: AppCommand, name: str) -> None:
+    """End a rebuild in order, wherever it runs; `resume` goes on."""
+    async with operating() as stores:
+        registry = Registry(stores.pool)
+        version = await registry.building(name)
+        await registry.pause(version, True)
+    click.echo(f"{name} version {version.number} is paused: `faust -A agents resume {name}` goes on")
+
+
+async def build(stores: Stores, version: Version, rate: int | None, workers: int) -> bool:
+    """With a bar on the screen; False when it was paused."""
+    rebuilding = Rebuilding(settings(), stores, version, workers=workers, rate=rate or 0)
+    with bar(f"{version.projection} version {version.number}") as show:
+        is_ready = await rebuilding.run(show)
+    words = (
+        f"is ready: `faust -A agents verify {version.projection}` compares it, `switch {version.projection}` lets it answer"
+        if is_ready
+        else f"is paused: `faust -A agents resume {version.projection}` goes on"
+    )
+    click.echo(f"{version.projection} version {version.number} {words}")
+    return is_ready
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[Progress], None]]:
+    """Yields what shows progress: events, percent, events a second, time left."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]} events/s"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as shown:
+        task = shown.add_task(title, total=None, pace="-")
+
+        def show(progress: Progress) -> None:
+            shown.update(
+                task, total=progress.events, completed=progress.folded, pace=f"{progress.events_per_second:,.0f}"
+            )
+
+        yield show

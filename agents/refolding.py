@@ -1,0 +1,205 @@
+"""Partitions of one version folded from their checkpoints to the end of the log, outside of any group.
+
+`python -m agents.refolding NAME VERSION RATE TOPIC/PARTITION…` is one process of a rebuild. It ends when its standard input does: whoever
+started it is gone, or wants it to stop. Killed, it is started again, and goes on from the checkpoints.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import uvloop
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from agents.folding import Folding
+from agents.handover import Batch, Log, Partition, contradiction
+from agents.known_poison import KnownPoison, NewPoison
+from agents.reader import FETCH_WAIT_MS, back_off_seconds
+from agents.registry import NotNow, Registry
+from agents.seen import seen_ids
+from agents.stores import Stores, folded_as, open_stores
+from agents.topics import log_identities
+from compose.settings import Settings, settings
+from compose.telemetry import start_logging
+from projections.queries.versions import Version
+from projections.sinks.sink import CheckpointMoved, StoreUnavailable
+from schemas.streams import streams
+
+BATCH_RECORDS = 20_000
+FETCH_BYTES = 4 * 2**20  # of a partition: a batch comes in one fetch or two
+POLL_MS = 200
+POSTGRES_CONNECTIONS = 6
+AWAY, STOPPED = 1, 2  # exit statuses: start it again; somebody has to do something
+NEARLY = 1_000  # records left, of which a worker makes one batch
+
+Ends = Mapping[Partition, int]
+
+
+class Refolding:
+    """Folds `partitions` of one version. `rate` is the most records a second, 0 for as many as can be."""
+
+    def __init__(
+        self, settings: Settings, stores: Stores, version: Version, partitions: Sequence[Partition], *, rate: int = 0
+    ) -> None:
+        self._settings = settings
+        self._version = version
+        self._partitions = partitions
+        self._rate = rate
+        self._sink = stores.sink(version)
+        projection = folded_as(version)
+        self._folding = Folding(
+            projection,
+            self._sink,
+            KnownPoison(stores, projection),
+            seen_ids(settings, streams()),
+            {name: topic.partitions for name, topic in streams().topics.items()},
+        )
+        self._side_by_side = asyncio.Semaphore(streams().agents[version.projection].concurrency)
+        self._positions: dict[Partition, int] = {}
+        self._stopping = False
+
+    def stop(self) -> None:
+        """`run` ends after the batches that are under way."""
+        self._stopping = True
+
+    async def run(self, ends: Ends | None = None) -> None:
+        """Fold to `ends`, or to where the log ends by then, but for the last few records.
+
+        Raises NewPoison, NotNow when a checkpoint speaks of another log, KafkaError.
+        """
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            enable_auto_commit=False,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            max_partition_fetch_bytes=FETCH_BYTES,
+        )
+        await consumer.start()
+        try:
+            consumer.assign([self._at(partition) for partition in self._partitions])
+            for partition in self._partitions:
+                await self._seek(consumer, partition)
+            await self._fold_all(consumer, ends)
+        finally:
+            await consumer.stop()
+
+    async def _fold_all(self, consumer: Any, ends: Ends | None) -> None:
+        left = dict(ends or await self._ends(consumer, self._partitions))
+        began, folded = time.monotonic(), 0
+        while not self._stopping:
+            for partition in [p for p, end in left.items() if self._positions[p] >= end]:
+                if (
+                    ends is None
+                    and (end := (await self._ends(consumer, [partition]))[partition]) - left[partition] > NEARLY
+                ):
+                    left[partition] = end
+                else:
+                    consumer.pause(self._at(partition))
+                    del left[partition]
+            if not left:
+                return
+            folded += await self._fold_some(consumer, left, exact=ends is not None)
+            if self._rate:
+                await asyncio.sleep(max(0.0, folded / self._rate - (time.monotonic() - began)))
+
+    async def _fold_some(self, consumer: Any, left: Ends, *, exact: bool) -> int:
+        most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
+        wanted = {self._at(partition): partition for partition in left}
+        fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=most)
+        batches = []
+        for at, partition in wanted.items():
+            position, records = await consumer.position(at), fetched.get(at, [])
+            if exact and position > left[partition]:
+                position, records = left[partition], [r for r in records if r.offset < left[partition]]
+            if position > self._positions[partition]:
+                batches.append(Batch(0, partition, self._positions[partition], position, records))
+        done = await asyncio.gather(*(self._fold(consumer, batch) for batch in batches), return_exceptions=True)
+        for error in done:
+            if error is not None:
+                raise error
+        return sum(len(batch.records) for batch in batches)
+
+    async def _fold(self, consumer: Any, batch: Batch) -> None:
+        """Fold it, however long a store is down."""
+        async with self._side_by_side:
+            attempt = 0
+            while not self._stopping:
+                try:
+                    await self._folding.fold(batch)
+                except StoreUnavailable:
+                    attempt += 1
+                    await asyncio.sleep(back_off_seconds(attempt))
+                except CheckpointMoved:
+                    await self._seek(consumer, batch.partition)
+                    return
+                else:
+                    self._positions[batch.partition] = batch.next_offset
+                    return
+
+    async def _seek(self, consumer: Any, partition: Partition) -> None:
+        """To the checkpoint, if it speaks of this log."""
+        at, attempt = self._at(partition), 0
+        identity = (await log_identities(self._settings.kafka_bootstrap, [at.topic]))[at.topic]
+        while True:
+            try:
+                checkpoint = await self._sink.checkpoint(partition.topic, partition.number, identity)
+                break
+            except StoreUnavailable:
+                attempt += 1
+                await asyncio.sleep(back_off_seconds(attempt))
+        starts, ends = await consumer.beginning_offsets([at]), await consumer.end_offsets([at])
+        if why := contradiction(self._version.projection, partition, checkpoint, Log(identity, starts[at], ends[at])):
+            raise NotNow(why)
+        consumer.seek(at, checkpoint.next_offset)
+        self._positions[partition] = checkpoint.next_offset
+
+    async def _ends(self, consumer: Any, partitions: Sequence[Partition]) -> dict[Partition, int]:
+        ends = await consumer.end_offsets([self._at(partition) for partition in partitions])
+        return {partition: ends[self._at(partition)] for partition in partitions}
+
+    def _at(self, partition: Partition) -> TopicPartition:
+        return TopicPartition(self._settings.named(partition.topic), partition.number)
+
+
+async def refold(name: str, number: int, rate: int, partitions: Sequence[Partition]) -> None:
+    """One process of a rebuild, from its start to its end."""
+    async with open_stores(settings(), connections=POSTGRES_CONNECTIONS) as stores:
+        version = next(v for v in (await Registry(stores.pool).versions()).known(name) if v.number == number)
+        refolding = Refolding(settings(), stores, version, partitions, rate=rate)
+        waiting = asyncio.create_task(_until_input_ends(refolding))
+        try:
+            await refolding.run()
+        finally:
+            waiting.cancel()
+
+
+async def _until_input_ends(refolding: Refolding) -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    refolding.stop()
+
+
+def main() -> int:
+    """The exit status: 0 when it is done or was told to stop, else one with a sentence on standard output."""
+    name, number, rate, *places = sys.argv[1:]
+    start_logging(settings().model_copy(update={"log_level": "ERROR"}), "rebuild")
+    partitions = [Partition(topic, int(partition)) for topic, partition in (place.split("/") for place in places)]
+    try:
+        uvloop.install()
+        asyncio.run(refold(name, int(number), int(rate), partitions))
+    except (NewPoison, NotNow) as stopped:
+        print(stopped)
+        return STOPPED
+    except (KafkaError, StoreUnavailable) as error:
+        print(f"a server is away: {error}")
+        return AWAY
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
