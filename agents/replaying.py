@@ -8,14 +8,15 @@ from agents.folding import Judged, judge, read_records
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog
 from agents.seen import SeenIdsOfWorker
+from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
 from projections.sinks.redis_windows import EPOCH
+from schemas.log import Place
 from schemas.streams import Streams
 
 MILLISECOND = timedelta(milliseconds=1)
-BROKERS_CLOCKS = timedelta(minutes=1)  # that a partition's clock may go back when another broker leads it
 
 
 class Span(NamedTuple):
@@ -50,11 +51,20 @@ class Replay:
                     spans[partition] = await self._span_until(log, moment, since)
         return spans
 
+    async def spans_to(
+        self, places: Iterable[Place], *, occurred_from: datetime | None = None
+    ) -> dict[Partition, Span]:
+        """What lies before each of `places`. With `occurred_from` it may leave out views that occurred before."""
+        spans = {}
+        for topic, number, offset in places:
+            partition = Partition(topic, number)
+            since = occurred_from if topic in self._once_within else None
+            async with self._open_log(partition) as log:
+                spans[partition] = Span(await _offset_since(log, since), offset)
+        return spans
+
     async def _span_until(self, log: LogReader, moment: datetime, occurred_from: datetime | None) -> Span:
-        from_offset = 0
-        if occurred_from is not None:
-            # A view that counts was recorded a minute before it occurred, at the earliest.
-            from_offset = await log.offset_at((occurred_from - CLOCK_SKEW - EPOCH) // MILLISECOND)
+        from_offset = await _offset_since(log, occurred_from)
         to_offset = await log.offset_at((moment + BROKERS_CLOCKS - EPOCH) // MILLISECOND + 1)
         # What was copied here from an older topic was recorded before it was appended.
         end = await log.end()
@@ -95,3 +105,11 @@ class Replay:
                     for change in projection.fold(counted, refused):
                         write(change)
             self._seen.release(projection.name, partition)
+
+
+async def _offset_since(log: LogReader, occurred_from: datetime | None) -> int:
+    """The first offset of a view that may have occurred then or later."""
+    if occurred_from is None:
+        return 0
+    # A view that counts was recorded a minute before it occurred, at the earliest.
+    return await log.offset_at((occurred_from - CLOCK_SKEW - EPOCH) // MILLISECOND)

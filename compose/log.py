@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import structlog
@@ -20,6 +21,7 @@ from schemas.log import Place
 DEADLINE_SECONDS = 2.0  # aiokafka's own time-outs do not bound a send
 FAILURES_TO_OPEN = 3  # in a row, until appends are refused at once
 OPEN_SECONDS = 2.0
+BROKERS_CLOCKS = timedelta(minutes=1)  # that a partition's clock may go back when another broker leads it
 BATCH_BYTES = 256 * 1024
 
 logger = structlog.get_logger(__name__)
@@ -93,6 +95,24 @@ class EventLog:
         except (KafkaError, TimeoutError, OSError) as error:
             raise LogUnavailable(str(error) or "no answer in time") from error
         return {wanted[partition]: end for partition, end in ends.items()}
+
+    async def ends_at(self, moment: datetime, places: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        """For each (topic, partition) an offset that nothing recorded by `moment` lies beyond. Raises LogUnavailable.
+
+        It counts what is not committed yet: whoever waits for a reader of committed records to be there waits for open transactions too.
+        """
+        wanted = {
+            TopicPartition(self._settings.named(topic), partition): (topic, partition) for topic, partition in places
+        }
+        after_ms = round((moment + BROKERS_CLOCKS).timestamp() * 1_000) + 1
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                consumer = await self._started_consumer()
+                found = await consumer.offsets_for_times(dict.fromkeys(wanted, after_ms))
+                ends = await consumer.end_offsets([partition for partition, at in found.items() if at is None])
+        except (KafkaError, TimeoutError, OSError) as error:
+            raise LogUnavailable(str(error) or "no answer in time") from error
+        return {place: ends[at] if found[at] is None else found[at].offset for at, place in wanted.items()}
 
     async def close(self) -> None:
         """Flush what was sent and leave the broker."""

@@ -19,11 +19,13 @@ from gateway.freshness import open_freshness, tell_stale
 from gateway.health import measure
 from gateway.keys import (
     CATALOGUE,
+    CHRONICLE,
     ELASTICSEARCH,
     FRESHNESS,
     LEADERBOARD,
     LOG,
     OPENAPI,
+    PAST,
     POSITIONS,
     POSTGRES,
     RECORDS,
@@ -32,6 +34,7 @@ from gateway.keys import (
     RESUME,
     SEARCH,
     SETTINGS,
+    SETTLED,
     SHELF,
     STATISTICS,
     STORAGE,
@@ -48,7 +51,9 @@ from gateway.problems import Handler, problems
 from gateway.routes import routes
 from gateway.viewers import cookies, open_viewers
 from projections.queries.catalogue import Catalogue
+from projections.queries.chronicle import Chronicle
 from projections.queries.leaderboard import Leaderboard
+from projections.queries.past import Past
 from projections.queries.positions import Positions
 from projections.queries.resume import Resume
 from projections.queries.search import Search
@@ -68,6 +73,7 @@ def build_app(settings: Settings) -> web.Application:
     )
     app[SETTINGS] = settings
     app[SHELF] = Shelf()
+    app[SETTLED] = {}
     app[OPENAPI] = document(routes())
     app.add_routes([*routes(), *page_routes()])
     setup_pages(app)
@@ -112,6 +118,8 @@ async def queries(app: web.Application) -> AsyncIterator[None]:
     """Reads, each handed its open client."""
     prefix, versions = app[SETTINGS].prefix, app[VERSIONS]
     app[CATALOGUE] = Catalogue(app[POSTGRES], versions)
+    app[CHRONICLE] = Chronicle(app[POSTGRES], versions)
+    app[PAST] = Past(app[POSTGRES], versions)
     app[POSITIONS] = Positions(app[POSTGRES], versions)
     app[STATISTICS] = Statistics(app[POSTGRES], versions)
     app[RECORDS] = ViewerRecords(app[POSTGRES], versions)

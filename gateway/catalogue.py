@@ -9,10 +9,12 @@ from pydantic import Field
 
 from gateway.answers import accepted, answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import CATALOGUE, LOG
+from gateway.keys import CATALOGUE, CHRONICLE, LOG, PAST
 from gateway.leaderboard import film_views
+from gateway.past import AsOf, settled
 from gateway.problems import not_found
 from projections.queries.catalogue import Video
+from projections.queries.chronicle import Chronicle
 from schemas.bounds import ContentType, Label
 from schemas.events import VideoDeleted
 
@@ -29,9 +31,18 @@ class Page(After):
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET), whole] = 0
 
 
+class PageAsOf(Page, AsOf):
+    """As they are, or as they were."""
+
+
 async def get_video(request: web.Request) -> web.Response:
     """`GET /api/videos/{id}`: all that is known of a film."""
-    wait = partial(wait_for_writes, request, read_query(request, After))
+    asked = read_query(request, AsOf)
+    if moment := await settled(request, asked, "views", "chronicle"):
+        video = await find_video(request, moment)
+        views = await request.app[PAST].views(video.video_id, moment)
+        return answer(told(video) | {"total_views": views.all_time, "as_of": moment, "source": Chronicle.source})
+    wait = partial(wait_for_writes, request, asked)
     await wait("catalogue")
     video = await find_video(request)
     views = await film_views(request.app, video.video_id, wait)
@@ -40,11 +51,14 @@ async def get_video(request: web.Request) -> web.Response:
 
 async def list_videos(request: web.Request) -> web.Response:
     """`GET /api/videos`: what there is, the newest first."""
-    page = read_query(request, Page)
+    page = read_query(request, PageAsOf)
+    asked = page.model_dump(include={"content_type", "genre", "limit", "offset"})
+    if moment := await settled(request, page, "chronicle"):
+        total, videos = await request.app[CHRONICLE].page(moment, **asked)
+        past = {"as_of": moment, "source": Chronicle.source}
+        return answer({"total": total, "items": [told(video) for video in videos], **past})
     await wait_for_writes(request, page, "catalogue")
-    total, videos = await request.app[CATALOGUE].page(
-        content_type=page.content_type, genre=page.genre, limit=page.limit, offset=page.offset
-    )
+    total, videos = await request.app[CATALOGUE].page(**asked)
     return answer({"total": total, "items": [told(video) for video in videos]})
 
 
@@ -55,10 +69,13 @@ async def delete_video(request: web.Request) -> web.Response:
     return accepted(request, await request.app[LOG].append(event, event_id=f"{video.video_id}:deleted"))
 
 
-async def find_video(request: web.Request) -> Video:
-    """The film that the path names. Raises Problem when there is none."""
+async def find_video(request: web.Request, moment: datetime | None = None) -> Video:
+    """The film that the path names, as it is or as it was at `moment`. Raises Problem when there is none."""
     video_id = request.match_info["id"]
-    video = await request.app[CATALOGUE].find(video_id)
+    if moment is None:
+        video = await request.app[CATALOGUE].find(video_id)
+    else:
+        video = await request.app[CHRONICLE].find(video_id, moment)
     if video is None:
         raise not_found("video", video_id)
     return video

@@ -81,13 +81,20 @@ class Video(Answer):
     uploaded_at: datetime | None
 
 
-class CountedVideo(Video):
+class Past(Answer):
+    """An answer that may be about the past: then it says as of when, and where it is from."""
+
+    as_of: datetime | None = None
+    source: str | None = None
+
+
+class CountedVideo(Video, Past):
     """A film with its views."""
 
     total_views: int
 
 
-class Videos(Answer):
+class Videos(Past):
     """A page of films."""
 
     total: int
@@ -264,7 +271,7 @@ class Point(Answer):
     views: int
 
 
-class ViewHistory(Answer):
+class ViewHistory(Past):
     video_id: str
     bucket: Bucket
     points: list[Point]

@@ -9,7 +9,9 @@ from compose.settings import Settings
 from compose.storage import Storage
 from gateway.joint import Joint
 from projections.queries.catalogue import Catalogue
+from projections.queries.chronicle import Chronicle
 from projections.queries.leaderboard import Leaderboard
+from projections.queries.past import Past
 from projections.queries.positions import Positions
 from projections.queries.resume import Resume
 from projections.queries.search import Search
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.delivery import Shelf
     from gateway.freshness import Freshness
     from gateway.leaderboard import TopStreams
+    from gateway.past import Settled
     from gateway.viewers import Viewers
 
 SETTINGS = web.AppKey("settings", Settings)
@@ -35,11 +38,14 @@ CATALOGUE = web.AppKey("catalogue", Catalogue)
 POSITIONS = web.AppKey("positions", Positions)
 RESUME = web.AppKey("resume", Resume)
 LEADERBOARD = web.AppKey("leaderboard", Leaderboard)
+CHRONICLE = web.AppKey("chronicle", Chronicle)
+PAST = web.AppKey("past", Past)
 STATISTICS = web.AppKey("statistics", Statistics)
 SEARCH = web.AppKey("search", Search)
 RECORDS = web.AppKey("records", ViewerRecords)
 REFRESH = web.AppKey[dict[str, Joint[None]]]("refresh")
 VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")
 FRESHNESS: "web.AppKey[Freshness]" = web.AppKey("freshness")
+SETTLED: "web.AppKey[Settled]" = web.AppKey("settled")
 TOP_STREAMS: "web.AppKey[TopStreams]" = web.AppKey("top_streams")
 SHELF: "web.AppKey[Shelf]" = web.AppKey("shelf")

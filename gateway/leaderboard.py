@@ -15,7 +15,8 @@ from pydantic import Field
 
 from gateway.answers import answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
-from gateway.keys import CATALOGUE, LEADERBOARD, STATISTICS, TOP_STREAMS, VERSIONS
+from gateway.keys import CATALOGUE, CHRONICLE, LEADERBOARD, PAST, STATISTICS, TOP_STREAMS, VERSIONS
+from gateway.past import AsOf, only_now, settled
 from gateway.problems import unavailable
 from projections.queries.leaderboard import Timeframe, Top, Views
 from projections.sinks.sink import StoreUnavailable
@@ -38,9 +39,17 @@ class Board(After):
     timeframe: Timeframe = "day"
 
 
+class BoardAsOf(Board, AsOf):
+    """As it is, or as it was."""
+
+
 async def top(request: web.Request) -> web.Response:
     """`GET /api/analytics/top`: the films viewed most in a window."""
-    board = read_query(request, Board)
+    board = read_query(request, BoardAsOf)
+    if moment := await settled(request, board, "views", "chronicle"):
+        found = await request.app[PAST].top(board.k, board.timeframe, moment)
+        films = await request.app[CHRONICLE].find_many([item.video_id for item in found.items], moment)
+        return answer(_told(found, board.k, {video_id: film.title for video_id, film in films.items()}))
     return answer(await read_board(request.app, board.k, board.timeframe, partial(wait_for_writes, request, board)))
 
 
@@ -180,6 +189,7 @@ class TopStreams:
 async def follow_top(request: web.Request) -> web.StreamResponse:
     """`GET /api/analytics/top/stream`: the same body as `top`, as a server-sent event whenever it changes."""
     board = read_query(request, Board)
+    only_now(request, "a board that is followed")
     first = None
     if board.after is not None:
         wait = partial(wait_for_writes, request, board)

@@ -25,10 +25,11 @@ from pydantic import BaseModel
 
 from gateway import contract
 from gateway.answers import TOKEN_HEADER
-from gateway.catalogue import Page
+from gateway.catalogue import PageAsOf
 from gateway.freshness import STALE_HEADER, After
-from gateway.leaderboard import Board
+from gateway.leaderboard import Board, BoardAsOf
 from gateway.multipart import Abort, Complete, Initiate, PartQuery, UploadQuery
+from gateway.past import AsOf
 from gateway.positions import Listing, Position
 from gateway.problems import MEDIA_TYPE
 from gateway.search import Beginning, Question
@@ -117,10 +118,10 @@ DESCRIBED: dict[str, Described] = {
         is_write=True,
     ),
     "abort_upload": Described("uploads", 204, body=Abort, problems=(400, 409, 413, 415, 422, 503)),
-    "list_videos": Described("films", answer=contract.Videos, query=Page, problems=(400, 503)),
+    "list_videos": Described("films", answer=contract.Videos, query=PageAsOf, problems=(400, 503)),
     "search": Described("films", answer=contract.Found, query=Question, problems=(400, 503)),
     "suggest": Described("films", answer=contract.Suggestions, query=Beginning, problems=(400, 503)),
-    "get_video": Described("films", answer=contract.CountedVideo, query=After, problems=FILM),
+    "get_video": Described("films", answer=contract.CountedVideo, query=AsOf, problems=FILM),
     "delete_video": Described("films", 202, contract.Accepted, problems=(404, 503), is_write=True),
     "stream_video": a_file(BYTES),
     "master_playlist": a_file(PLAYLIST),
@@ -161,9 +162,9 @@ DESCRIBED: dict[str, Described] = {
     "export_viewer": Described(
         "viewers", answer=contract.ViewerExport, problems=(400, 401, 404, 503), knows_viewer=True
     ),
-    "top": Described("analytics", answer=contract.Top, query=Board, problems=(400, 503)),
+    "top": Described("analytics", answer=contract.Top, query=BoardAsOf, problems=(400, 503)),
     "follow_top": Described("analytics", media="text/event-stream", query=Board, problems=(400, 503)),
-    "stats": Described("analytics", answer=contract.Stats, query=After, problems=FILM),
+    "stats": Described("analytics", answer=contract.Stats, query=AsOf, problems=FILM),
     "history": Described("analytics", answer=contract.ViewHistory, query=Span, problems=FILM),
 }
 

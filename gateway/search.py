@@ -11,6 +11,7 @@ from gateway.catalogue import Page, told
 from gateway.freshness import After, wait_for_writes
 from gateway.joint import Joint
 from gateway.keys import CATALOGUE, REFRESH, SEARCH, VERSIONS
+from gateway.past import only_now
 
 SUGGESTIONS = 8
 
@@ -33,6 +34,7 @@ class Beginning(After):
 async def search(request: web.Request) -> web.Response:
     """`GET /api/videos/search`: films whose title, show or description holds the words, mistakes and all."""
     question, began = read_query(request, Question), time.monotonic()
+    only_now(request, "search")
     await _wait(request, question)
     results = await request.app[SEARCH].films(
         question.query,
@@ -60,6 +62,7 @@ async def search(request: web.Request) -> web.Response:
 async def suggest(request: web.Request) -> web.Response:
     """`GET /api/videos/suggest`: titles that begin with what was typed."""
     beginning = read_query(request, Beginning)
+    only_now(request, "search")
     await _wait(request, beginning)
     found = await request.app[SEARCH].suggest(beginning.q, beginning.limit)
     return answer({"suggestions": found})

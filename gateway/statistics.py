@@ -7,14 +7,16 @@ from pydantic import Field
 
 from gateway.answers import answer, bad_parameter, read_query
 from gateway.catalogue import find_video
-from gateway.freshness import After, wait_for_writes
-from gateway.keys import STATISTICS
+from gateway.freshness import wait_for_writes
+from gateway.keys import PAST, STATISTICS
 from gateway.leaderboard import film_views
+from gateway.past import AsOf, settled
+from projections.queries.past import Past
 from projections.queries.statistics import Bucket
 from schemas.bounds import Moment
 
 
-class Span(After):
+class Span(AsOf):
     """From when to when (the end not included), and in which buckets of UTC."""
 
     from_: Moment | None = Field(None, alias="from")
@@ -24,10 +26,15 @@ class Span(After):
 
 async def stats(request: web.Request) -> web.Response:
     """`GET /api/analytics/videos/{id}/stats`: a film's views in every window."""
-    wait = partial(wait_for_writes, request, read_query(request, After))
-    await wait("catalogue")
-    video = await find_video(request)
-    views = await film_views(request.app, video.video_id, wait)
+    asked = read_query(request, AsOf)
+    wait = partial(wait_for_writes, request, asked)
+    if moment := await settled(request, asked, "views", "chronicle"):
+        video = await find_video(request, moment)
+        views = await request.app[PAST].views(video.video_id, moment)
+    else:
+        await wait("catalogue")
+        video = await find_video(request)
+        views = await film_views(request.app, video.video_id, wait)
     return answer(
         {
             "video_id": video.video_id,
@@ -48,6 +55,13 @@ async def history(request: web.Request) -> web.Response:
     span = read_query(request, Span)
     if span.from_ is not None and span.to is not None and span.from_ > span.to:
         raise bad_parameter("from", "must not lie after `to`")
+    if moment := await settled(request, span, "views", "chronicle"):
+        video = await find_video(request, moment)
+        points = await request.app[PAST].history(
+            video.video_id, moment, from_=span.from_, to=span.to, bucket=span.bucket
+        )
+        past = {"as_of": moment, "source": Past.source}
+        return answer({"video_id": video.video_id, "bucket": span.bucket, **past, "points": points})
     await wait_for_writes(request, span, "statistics", "catalogue")
     video = await find_video(request)
     points = await request.app[STATISTICS].history(video.video_id, from_=span.from_, to=span.to, bucket=span.bucket)

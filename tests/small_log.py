@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from agents.handover import Partition
@@ -17,6 +17,7 @@ SMALL = streams().model_copy(
     update={"topics": {name: topic.model_copy(update={"partitions": 2}) for name, topic in streams().topics.items()}}
 )
 """The map of the system with two partitions a topic: a replay of it is quick."""
+START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)  # so that a few hours cross a day and a month
 
 
 class SmallLog:

@@ -23,7 +23,7 @@ from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import StoreUnavailable
 from schemas.envelope import encode
-from schemas.events import VideoViewed
+from schemas.events import Event, VideoViewed
 from schemas.streams import streams
 from tests.servers import Servers
 
@@ -147,12 +147,12 @@ async def producing(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
         yield producer
 
 
-async def produce(settings: Settings, views: Iterable[VideoViewed]) -> None:
-    """Append each of `views`, acknowledged, as any other service would."""
+async def produce(settings: Settings, events: Iterable[Event]) -> None:
+    """Append each of `events`, acknowledged, as any other service would."""
     async with producing(settings) as producer:
         sent = []
-        for view in views:
-            message = encode(view, event_id=view.view_id, source="/tests")
+        for event in events:
+            message = encode(event, event_id=event.key, source="/tests")
             sent.append(
                 await producer.send(settings.named(message.topic), message.value, message.key, headers=message.headers)
             )

@@ -45,7 +45,7 @@ class Statistics:
                 order by start
                 """,
                 video_id,
-                from_ and (hour_start(from_) if bucket == "hour" else day_start(from_)),
+                from_ and bucket_start(from_, bucket),
                 to,
             )
         return [Point(*row) for row in rows]
@@ -98,6 +98,11 @@ class Statistics:
             "aggregates",
             f"select video_id, sum(views)::bigint as views from {table} where {where.format(moment='start')} group by 1",
         )
+
+
+def bucket_start(moment: datetime, bucket: Bucket) -> datetime:
+    """The UTC hour or day that `moment` lies in."""
+    return hour_start(moment) if bucket == "hour" else day_start(moment)
 
 
 def start_of(window: Window, now: datetime) -> datetime | None:

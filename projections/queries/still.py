@@ -37,6 +37,7 @@ class Still:
     def write(self, change: Change) -> None:
         """Let one change of the leaderboard take effect."""
         if isinstance(change, Increment):
+            video_id = change.key["video_id"]
             for name, edge in self._edges:
                 if change.key["minute"] < edge:
                     break

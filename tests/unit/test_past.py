@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import pytest
@@ -19,9 +19,8 @@ from projections.queries.statistics import start_of
 from schemas.events import Event, VideoDeleted, VideoViewed
 from schemas.partitions import partition_of
 from tests.given import announced, deleted, transcoded, uploaded
-from tests.small_log import SMALL, SmallLog
+from tests.small_log import SMALL, START, SmallLog
 
-START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)  # so that a few hours cross a day and a month
 ONCE_WITHIN = timedelta(hours=6)
 quick = hypothesis_settings(max_examples=50, deadline=None)
 

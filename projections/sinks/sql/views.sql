@@ -12,6 +12,7 @@ create table if not exists views_v{version} (
 );
 create index if not exists views_v{version}_of_video on views_v{version} (video_id, occurred_at);
 create index if not exists views_v{version}_newest on views_v{version} using brin (occurred_at);
+create index if not exists views_v{version}_recorded on views_v{version} using brin (recorded_at);
 create table if not exists refused_views_v{version} (
     log_partition integer,
     log_offset bigint,

@@ -1,0 +1,113 @@
+"""`?as_of=` and `as-of` on the whole way from the log to the answer: what comes later changes nothing, and both ways agree."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.log_reader import log_of
+from agents.past import Past
+from agents.replaying import Replay
+from compose.local.stack import ROOT
+from compose.settings import Settings
+from schemas.events import VideoDeleted
+from schemas.streams import streams
+from tests.given import announced, uploaded
+from tests.servers import Servers
+from tests.uploading import Gateway, gateway_on
+from tests.working import produce, provision_log, until, viewed, working
+
+pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch"), pytest.mark.timeout(200)]
+
+FILMS = ("alien", "heat")
+
+
+@pytest.fixture
+async def gateway(settings: Settings, servers: Servers, tmp_path: Path) -> AsyncIterator[Gateway]:
+    await provision_log(settings)
+    with working(settings, servers, tmp_path):
+        async with gateway_on(settings) as gateway:
+            yield gateway
+
+
+async def ask(gateway: Gateway, path: str, moment: datetime | None = None, **query: str) -> tuple[int, Any]:
+    query |= {"as_of": moment.isoformat()} if moment else {}
+    async with gateway.http.get(path, params=query) as answer:
+        return answer.status, await answer.json()
+
+
+async def command(settings: Settings, moment: datetime) -> Any:
+    """What `as-of TIME top` says."""
+    arguments = [sys.executable, "-m", "faust", "-A", "agents", "as-of", moment.isoformat(), "top", "--json"]
+    environment = {**os.environ, "ET_PREFIX": settings.prefix}
+    done = await asyncio.to_thread(
+        subprocess.run, arguments, cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    return json.loads(done.stdout)["items"]
+
+
+async def is_answered(gateway: Gateway, path: str, moment: datetime) -> bool:
+    status, _ = await ask(gateway, path, moment)
+    assert status in (200, 503)
+    return status == 200
+
+
+async def test_the_past_is_answered_the_same_by_the_routes_and_the_log_whatever_comes_later(gateway: Gateway) -> None:
+    settings, top = gateway.settings, "/api/analytics/top"
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    await produce(settings, [step(film) for film in FILMS for step in (announced, uploaded)])
+    views = [viewed(f"view-{n}", FILMS[n % 3 == 0]) for n in range(300)]
+    await produce(settings, views + views[:50])
+    then = datetime.now(UTC)
+
+    paths = [top, "/api/videos", *(f"/api/{path}" for path in ("videos/heat", "analytics/videos/heat/stats"))]
+    paths.append("/api/analytics/videos/heat/history")
+    # Until the worker has folded all that was recorded by then, there is no answer at all.
+    await until(lambda: is_answered(gateway, top, then))
+    answers = {path: await ask(gateway, path, then) for path in paths}
+    assert {status for status, _ in answers.values()} == {200}
+    _, board = answers[top]
+    assert [(item["video_id"], item["title"], item["views"]) for item in board["items"]] == [
+        ("alien", "Heat", 200),
+        ("heat", "Heat", 100),
+    ]
+    assert (datetime.fromisoformat(board["as_of"]), board["source"]) == (then, "raw")
+    assert await command(settings, then) == board["items"]
+    in_log = Past(Replay(log_of(settings), streams()), then)
+    assert sorted(await in_log.films()) == sorted(film["id"] for film in answers["/api/videos"][1]["items"])
+    assert (await in_log.views("heat")).all_time == answers["/api/analytics/videos/heat/stats"][1]["total_views"]
+
+    late = [viewed(f"late-{n}", "heat", at=then - timedelta(minutes=n)) for n in range(200)]
+    await produce(settings, [*late, VideoDeleted(video_id="heat", occurred_at=then)])
+
+    async def is_gone() -> bool:
+        return (await ask(gateway, "/api/videos/heat"))[0] == 404
+
+    await until(is_gone)
+    assert (await ask(gateway, "/api/videos/heat", datetime.now(UTC)))[0] == 404
+    assert {path: await ask(gateway, path, then) for path in paths} == answers
+    again = await Past(Replay(log_of(settings), streams()), then).top(10, "day")
+    assert [item.views for item in again.items] == [200, 100]
+
+    assert (await ask(gateway, top, before))[1]["items"] == []
+    assert (await ask(gateway, "/api/videos/alien", before))[0] == 404
+
+
+async def test_a_moment_that_cannot_be_answered_for_is_refused_in_words(gateway: Gateway) -> None:
+    to_come, past = datetime.now(UTC) + timedelta(minutes=1), datetime.now(UTC) - timedelta(minutes=1)
+    for path, moment, more, words in (
+        ("/api/analytics/top", to_come, {}, "yet to come"),
+        ("/api/analytics/top", past, {"after": "token"}, "send one of them"),
+        ("/api/videos/search", past, {"query": "heat"}, "search knows only what there is now"),
+        ("/api/analytics/top/stream", past, {}, "a board that is followed knows only"),
+    ):
+        status, problem = await ask(gateway, path, moment, **more)
+        assert status == 400
+        assert words in problem["detail"]
