@@ -86,7 +86,7 @@ def system(servers: Servers) -> Settings:
 
 @pytest.fixture(scope="session")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
-    """Another service's Python, with our wheel installed."""
+    """Another service's Python, with our wheel and a Kafka client installed."""
     elsewhere = Elsewhere(tmp_path_factory.mktemp("elsewhere"))
-    elsewhere.install(str(build_wheel(tmp_path_factory.mktemp("dist"))))
+    elsewhere.install(str(build_wheel(tmp_path_factory.mktemp("dist"))), "aiokafka")
     return elsewhere

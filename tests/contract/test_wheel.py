@@ -44,7 +44,7 @@ def test_it_reads_every_golden_record(elsewhere: Elsewhere) -> None:
 def test_it_brings_neither_our_other_packages_nor_numpy(elsewhere: Elsewhere) -> None:
     told = elsewhere.run(
         "from importlib.util import find_spec\n"
-        "print([name for name in ('schemas', 'projections', 'gateway', 'aiokafka', 'numpy', 'yaml') if find_spec(name)])"
+        "print([name for name in ('schemas', 'projections', 'gateway', 'agents', 'numpy', 'yaml') if find_spec(name)])"
     )
     assert told == "[]\n"
 
