@@ -1,6 +1,7 @@
 """The published schemas say what the models say, accept what the models write, and every golden record is read for ever."""
 
-from datetime import UTC, datetime
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import jsonschema
 import orjson
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event, to_binary_event, to_structured_event
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from schemas.envelope import decode
 from schemas.events import EVENTS, Event
@@ -73,3 +77,49 @@ def test_the_schema_refuses_an_episode_without_its_show_as_the_model_does() -> N
 def test_a_type_is_named_with_its_major_version(event: type[Event]) -> None:
     assert all(part.isidentifier() for part in event.type.split("."))
     assert event.type.rpartition(".v")[2].isdecimal()
+
+
+def allowed(node: Any, root: Any) -> st.SearchStrategy[Any]:
+    """What a schema allows, by those words of JSON Schema that the published ones use."""
+    if "$ref" in node:
+        return allowed(root["$defs"][node["$ref"].removeprefix("#/$defs/")], root)
+    if "anyOf" in node:
+        return st.one_of([allowed(form, root) for form in node["anyOf"]])
+    if "enum" in node:
+        return st.sampled_from(node["enum"])
+    match node.get("type"):
+        case "string" if node.get("format") == "date-time":
+            bounds = (datetime.fromisoformat(node[word]) for word in ("formatMinimum", "formatExclusiveMaximum"))
+            low, high = (bound.replace(tzinfo=None) for bound in bounds)
+            return st.datetimes(low, high - timedelta(microseconds=1), timezones=st.just(UTC)).map(datetime.isoformat)
+        case "string":
+            # As a fullmatch, since `$` of Python also stands before a newline at the end.
+            texts = st.from_regex(node["pattern"].removeprefix("^").removesuffix("$"), fullmatch=True)
+            return texts.filter(lambda text: len(text.encode()) <= node.get("x-max-bytes", sys.maxsize))
+        case "integer":
+            return st.integers(node["minimum"], node["maximum"])
+        case "number":
+            return st.floats(node["minimum"], node["maximum"])
+        case "array":
+            return st.lists(allowed(node["items"], root), min_size=node["minItems"], max_size=node["maxItems"])
+        case "object" if "properties" in node:
+            fields = {name: allowed(field, root) for name, field in node["properties"].items()}
+            required = {name: fields[name] for name in node["required"]}
+            return st.fixed_dictionaries(required, optional={n: f for n, f in fields.items() if n not in required})
+        case "object":
+            return st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers(-9, 9), max_size=3)
+    return st.just(None)
+
+
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: event.type)
+def test_whatever_a_published_schema_allows_is_an_event(event: type[Event]) -> None:
+    """So no rule is hidden: who keeps to the schema is never parked."""
+    schema = committed_schemas()[event.type]
+    is_valid = jsonschema.Draft202012Validator(schema).is_valid
+
+    @given(allowed(schema, schema).filter(is_valid))
+    @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    def is_an_event(data: Any) -> None:
+        event.model_validate_json(orjson.dumps(data))
+
+    is_an_event()
