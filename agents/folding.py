@@ -7,6 +7,7 @@ import numpy as np
 import structlog
 
 from agents.handover import Batch, Partition
+from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, count_refused, timed
 from agents.parking import Parked, Parking
 from projections.changes import Change
 from projections.counting import COUNTS, SeenIds
@@ -80,6 +81,8 @@ class Folding:
         read = read_records(batch.records, partition, self._partitions[partition.topic])
         await self._park(read.poison)
         judged = await self._judged(batch, read.decoded)
+        EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
+        count_refused(self._projection.name, (item.verdict for item in judged.refused))
         await self._apply(Stretch(partition, batch.from_offset, batch.next_offset, judged), batch.records)
 
     async def _judged(self, batch: Batch, decoded: list[Decoded]) -> Judged:
@@ -97,7 +100,8 @@ class Folding:
         changes, offsets = self._changes(stretch.judged)
         expected = Place(stretch.partition.topic, stretch.partition.number, stretch.from_offset)
         try:
-            await self._sink.apply(changes, expected=expected, next_offset=stretch.next_offset, offsets=offsets)
+            with timed(SINK_APPLY_SECONDS, self._projection.name):
+                await self._sink.apply(changes, expected=expected, next_offset=stretch.next_offset, offsets=offsets)
         except ChangeRefused as refused:
             await self._apply_parts(stretch, records, refused)
 
@@ -133,6 +137,7 @@ class Folding:
             return
         await self._parking.park(poison)
         for parked in poison:
+            RECORDS_PARKED.labels(self._projection.name, parked.reason).inc()
             logger.warning(
                 "parked a record that cannot be folded",
                 projection=self._projection.name,

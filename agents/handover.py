@@ -97,6 +97,15 @@ class Phase(Enum):
     OPERATOR = "an operator"
 
 
+class Progress(NamedTuple):
+    """How far a partition is. `next_offset` is the first not folded, None while its checkpoint is not known; `appended_ms` when the
+    record there was appended, None where it is not at hand."""
+
+    next_offset: int | None
+    appended_ms: int | None
+    waits_for: str
+
+
 @dataclass
 class _State:
     epoch: int
@@ -128,6 +137,23 @@ class Handover:
     def reading(self) -> dict[Partition, int]:
         """The partitions that records are fetched for just now, each with its epoch, which `fetched` is to be told."""
         return {p: s.epoch for p, s in self._held.items() if s.phase is Phase.RECORDS and not s.is_paused}
+
+    def progress(self, partition: Partition) -> Progress | None:
+        """None when the partition is not held."""
+        state = self._held.get(partition)
+        if state is None:
+            return None
+        batch = self._in_flight.get(partition)
+        if batch is not None and batch.epoch != state.epoch:
+            return Progress(None, None, "the end of a batch that was begun before the partition was assigned anew")
+        oldest = batch or next(iter(state.queue), None)
+        if oldest is not None:
+            appended_ms = oldest.records[0].timestamp if oldest.records else None
+            return Progress(
+                oldest.from_offset, appended_ms, f"its batch of {len(oldest.records):,} records to be folded"
+            )
+        next_offset = state.position if state.phase is Phase.RECORDS else None
+        return Progress(next_offset, None, state.phase.value)
 
     def in_flight(self, partitions: Sequence[Partition]) -> list[Partition]:
         """Those whose batch is still with an agent."""

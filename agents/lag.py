@@ -2,29 +2,29 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from elasticsearch import AsyncElasticsearch
 from redis.asyncio import Redis
 
 from agents.handover import Partition
 from agents.log_ends import open_log_ends
+from agents.readers import Seen, read_readers
+from agents.standing import State, state_of
 from compose.settings import Settings
 from projections.queries.checkpoints import checkpoints_of
 from projections.queries.versions import Version, Versions, read_versions
 from schemas.log import Place
 from schemas.streams import Streams
 
-BEHIND_SECONDS = 5.0  # whoever folds live traffic always has some events of the last moment before it
-
-State = Literal["healthy", "behind"]
+UNREAD_SECONDS = 30.0  # behind for as long, and no worker reads it: a rebalance is over by then
 
 
 class Lag(NamedTuple):
     """One partition of one version of a projection.
 
     `end_offset` is what a reader of committed records can reach. `lag_seconds` is the age of the oldest record not folded yet, 0.0 when
-    there is none, None when the log does not say.
+    there is none, None when the log does not say. `worker` reads it just now; `why` is the sentence of a partition that stands still.
     """
 
     projection: str
@@ -34,6 +34,8 @@ class Lag(NamedTuple):
     next_offset: int
     end_offset: int
     lag_seconds: float | None
+    worker: str | None = None
+    why: str | None = None
 
     @property
     def lag_events(self) -> int:
@@ -41,10 +43,7 @@ class Lag(NamedTuple):
 
     @property
     def state(self) -> State:
-        """Behind is who has not folded what is older than a moment."""
-        if not self.lag_events or (self.lag_seconds is not None and self.lag_seconds < BEHIND_SECONDS):
-            return "healthy"
-        return "behind"
+        return state_of(self.lag_events, self.lag_seconds, self.why)
 
     def told(self) -> dict[str, Any]:
         """All of it, by name."""
@@ -78,7 +77,7 @@ async def lags(
             if next_offset < ends[Partition(*partition)]
         }
         appended = await log.appended_at(behind)
-    return list(_lags(folded, reached, ends, appended, datetime.now(UTC)))
+    return list(_lags(folded, reached, ends, appended, await read_readers(pool), datetime.now(UTC)))
 
 
 def _lags(
@@ -86,12 +85,18 @@ def _lags(
     reached: Mapping[str, Mapping[tuple[str, int], int]],
     ends: Mapping[Partition, int],
     appended: Mapping[Place, datetime],
+    readers: Mapping[tuple[str, Partition], Seen],
     now: datetime,
 ) -> Iterable[Lag]:
     for version in folded:
-        for partition, next_offset in reached[version.full_name].items():
-            oldest = appended.get(Place(*partition, next_offset))
-            seconds = 0.0 if next_offset >= ends[Partition(*partition)] else None
+        for (topic, number), next_offset in reached[version.full_name].items():
+            partition = Partition(topic, number)
+            oldest = appended.get(Place(topic, number, next_offset))
+            seconds = 0.0 if next_offset >= ends[partition] else None
             if oldest is not None:
                 seconds = max(0.0, round((now - oldest).total_seconds(), 3))
-            yield Lag(version.projection, version.number, *partition, next_offset, ends[Partition(*partition)], seconds)
+            seen = readers.get((version.full_name, partition), Seen(None, None))
+            # A version that is built is folded by the command that builds it, which tells of itself.
+            if seen.worker is None and version.state != "building" and (seconds or 0) > UNREAD_SECONDS:
+                seen = Seen(None, f"{version.full_name} is behind on {partition}, and no worker reads it: start one")
+            yield Lag(version.projection, version.number, topic, number, next_offset, ends[partition], seconds, *seen)

@@ -5,6 +5,7 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from io import StringIO
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -24,6 +25,8 @@ from agents.handover import (
     Resume,
     Seek,
 )
+from agents.metrics import BATCH_SECONDS, BATCHES, timed
+from agents.standing import Standing
 from agents.topics import log_identities
 from compose.settings import Settings
 from projections.projection import Projection
@@ -38,6 +41,7 @@ HEARTBEAT_MS = 2_000
 # believing that it owns the partition; that a reader is alive is what heartbeats are for.
 IDLE_MS = 24 * 60 * 60 * 1_000
 DRAIN_SECONDS = 5.0  # for the one call in flight, when a partition is taken away
+STACK_FRAMES = 12
 FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.1, 10.0
 
 logger = structlog.get_logger(__name__)
@@ -83,7 +87,11 @@ class Reader:
         self._came_back = asyncio.Condition()
         self._failure: BaseException | None = None
         self._is_stopping = False
-        self._held_up: set[Partition] = set()  # by a store that is down; said for the first of them alone
+        self._has_begun = False
+        self._held_up: dict[
+            Partition, str
+        ] = {}  # by a store that is down, in its words; said for the first of them alone
+        self._folding: set[asyncio.Task[None]] = set()
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -102,29 +110,62 @@ class Reader:
         is closing swallows the cancellation."""
         self._is_stopping = True
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its servers have answered, so that it reads what the group gives it."""
+        return self._has_begun
+
+    def standings(self) -> list[Standing]:
+        """Where each partition stands that it holds."""
+        name, version = self.projection.name, self.projection.version
+        return [
+            Standing(name, version, partition, progress, self.refusals.get(partition), self._held_up.get(partition))
+            for partition in self._handover.held
+            if (progress := self._handover.progress(partition))
+        ]
+
+    def whereabouts(self) -> str:
+        """What each of its tasks waits for just now, as stacks."""
+        told = StringIO()
+        for task in (*self._tasks, *self._folding):
+            task.print_stack(limit=STACK_FRAMES, file=told)
+        return told.getvalue()
+
     async def process(self, batch: Batch) -> None:
         """Fold `batch`, for an agent; whatever comes of it, the hand-over knows. Raises only what nobody expected."""
         commands: Iterable[Command]
+        outcome = "applied"
         try:
-            await self._fold(batch)
+            # A task of its own, which can be given up without the agent that waits for it.
+            folding = asyncio.ensure_future(self._fold(batch))
+            self._folding.add(folding)
+            folding.add_done_callback(self._folding.discard)
+            with timed(BATCH_SECONDS, self.projection.name):
+                await folding
         except CheckpointMoved as moved:
             logger.info("the checkpoint was moved by another worker", projection=self.projection.name, why=str(moved))
-            commands = self._handover.moved(batch)
+            outcome, commands = "moved", self._handover.moved(batch)
         except StoreUnavailable as unavailable:
             if not self._held_up:
                 logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
-            self._held_up.add(batch.partition)
-            commands = self._handover.unavailable(batch)
-        except BaseException:
+            self._held_up[batch.partition] = str(unavailable)
+            outcome, commands = "unavailable", self._handover.unavailable(batch)
+        except BaseException as error:
+            outcome = "failed"
             self._carry_out(self._handover.failed(batch))
             await self._tell()
-            raise
+            agent = asyncio.current_task()
+            if not isinstance(error, asyncio.CancelledError) or (agent and agent.cancelling()):
+                raise
+            return
         else:
             if batch.partition in self._held_up:
-                self._held_up.remove(batch.partition)
+                del self._held_up[batch.partition]
                 if not self._held_up:
                     logger.info("the store is back", projection=self.projection.name)
             commands = self._handover.applied(batch)
+        finally:
+            BATCHES.labels(self.projection.name, outcome).inc()
         self._carry_out(commands)
         await self._tell()
 
@@ -166,6 +207,7 @@ class Reader:
                 await asyncio.sleep(back_off_seconds(attempt))
         topics = [self._settings.named(topic) for topic in self.projection.topics]
         self._consumer.subscribe(topics, listener=_Listener(self))
+        self._has_begun = True
         logger.info("reading", projection=self.projection.name, topics=topics)
 
     async def _check_topics(self) -> None:
@@ -202,9 +244,10 @@ class Reader:
 
     async def _end(self) -> None:
         await self.revoke(self._handover.held)
-        for task in self._tasks:
+        left = [*self._tasks, *self._folding]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
         with contextlib.suppress(KafkaError, OSError):
             await self._consumer.stop()
 
@@ -225,7 +268,7 @@ class Reader:
                 await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
         for partition in taken:
             self.refusals.pop(partition, None)
-            self._held_up.discard(partition)
+            self._held_up.pop(partition, None)
             self._on_release(self.projection.full_name, partition)
 
     async def _withdraw(self, taken: Iterable[Partition]) -> None:

@@ -9,6 +9,7 @@ import structlog
 from agents.folding import judge, read_records
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog, log_of
+from agents.metrics import SEEN_IDS_REFILL_SECONDS
 from compose.settings import Settings
 from projections.counting import SeenIds
 from schemas.streams import Streams
@@ -40,6 +41,16 @@ class SeenIdsOfWorker:
         if not users:
             self._users.pop(partition, None)
             self._shared.pop(partition, None)
+
+    @property
+    def ids(self) -> int:
+        """How many are held."""
+        return sum(len(window) for window in (*self._shared.values(), *self._own.values()))
+
+    @property
+    def nbytes(self) -> int:
+        """About what they take."""
+        return sum(window.nbytes for window in (*self._shared.values(), *self._own.values()))
 
     async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds:
         """The window that judges the partition from `from_offset` on.
@@ -73,6 +84,7 @@ class SeenIdsOfWorker:
             await self._judge(seen, log, start, from_offset)
         # What lies before was read only to remember its ids, and its own verdicts rest on too little.
         seen.answers_from = from_offset
+        SEEN_IDS_REFILL_SECONDS.observe(time.monotonic() - began)
         if from_offset > start:
             logger.info(
                 "refilled the seen ids",

@@ -5,7 +5,7 @@ faust -A agents --loop uvloop worker --loglevel info
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,17 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.folding import Folding
 from agents.handover import Batch
+from agents.metrics import WATCHDOG_RESTARTS
 from agents.parking import Parking
 from agents.reader import Reader, back_off_seconds
 from agents.registry import kept_up, left_alone, register_declared
 from agents.seen import SeenIdsOfWorker, seen_ids
+from agents.standing import Judged, Standing
+from agents.status_page import status_page
 from agents.stores import folded_as, open_stores
 from agents.topics import answers
+from agents.watchdog import Watchdog
+from agents.watching import Watching
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.projection import Projection
@@ -34,6 +39,8 @@ from projections.sinks.sink import Sink, StoreUnavailable
 from schemas.streams import streams
 
 TICK_SECONDS = 1.0
+END_SECONDS = 20.0  # for a reader that is told to end: what it waits for then is beyond our reach
+STORE_SECONDS = 5.0  # a store that says nothing for as long is away
 POSTGRES_CONNECTIONS = 17  # one listens
 
 logger = structlog.get_logger(__name__)
@@ -125,6 +132,7 @@ for _name, _spec in streams().agents.items():
 class Held(NamedTuple):
     """A version that this worker folds."""
 
+    version: Version
     reader: Reader
     sink: Sink
     running: "asyncio.Task[None]"
@@ -140,6 +148,12 @@ class Reading(Service):
         self._seen = seen_ids(settings(), streams())
         self._versions = Versions()
         self._held: dict[str, Held] = {}
+        self._changing = asyncio.Lock()  # of what is held
+        self._watchdog = Watchdog()
+        self._watching = Watching(settings(), self._stores.pool, self._seen, self._standings, self._watchdog)
+        await self._open.enter_async_context(
+            status_page(settings().metrics_host, settings().worker_metrics_port, self._waits_for)
+        )
 
     async def on_stop(self) -> None:
         await self._end(list(self._held))
@@ -153,7 +167,8 @@ class Reading(Service):
         try:
             while not self.should_stop:
                 changed = self._versions.changed
-                await self._adopt()
+                async with self._changing:
+                    await self._adopt()
                 await self.wait_first(changed.wait())
         finally:
             following.cancel()
@@ -186,7 +201,7 @@ class Reading(Service):
         reader = new_reader(folded_as(version), sink, self._stores.pool, self._seen, channels[version.projection])
         running = asyncio.create_task(reader.run())
         running.add_done_callback(self._ended)
-        return Held(reader, sink, running)
+        return Held(version, reader, sink, running)
 
     async def _end(self, names: list[str]) -> None:
         ending = {name: self._held.pop(name) for name in names}
@@ -194,7 +209,51 @@ class Reading(Service):
             logger.info("no longer reading", version=name)
             held.reader.stop()
             held.running.cancel()
-        await asyncio.gather(*(held.running for held in ending.values()), return_exceptions=True)
+        if ending:
+            await asyncio.wait([held.running for held in ending.values()], timeout=END_SECONDS)
+
+    @Service.task
+    async def watch(self) -> None:
+        """Where every partition stands, and the watchdog for those that stand still."""
+        await self._watching.run(self._wake)
+
+    def _standings(self) -> list[Standing]:
+        return [standing for held in self._held.values() for standing in held.reader.standings()]
+
+    def _waits_for(self) -> Iterable[str]:
+        """In sentences, why this worker does not do its work."""
+        if not self._held:
+            yield "the registry of versions is not read yet"
+        for name, held in self._held.items():
+            if not held.reader.has_begun:
+                yield f"{name} waits for its servers"
+        yield from (one.why for one in self._watching.judged if one.why)
+
+    async def _wake(self, silent: list[Judged]) -> None:
+        """Start the readers again that stand still although their stores answer. Raises Stuck when that did not help before."""
+        for name in dict.fromkeys(one.standing.full_name for one in silent):
+            stuck = [one for one in silent if one.standing.full_name == name]
+            async with self._changing:
+                if (held := self._held.get(name)) and await self._store_answers(held, stuck):
+                    logger.error(
+                        "a reader is stuck and is started again",
+                        projection=name,
+                        why=[one.why for one in stuck],
+                        tasks=held.reader.whereabouts(),
+                    )
+                    self._watchdog.restarted(name)
+                    WATCHDOG_RESTARTS.labels(held.version.projection).inc()
+                    await self._end([name])
+                    self._held[name] = self._begin(held.version)
+
+    async def _store_answers(self, held: Held, stuck: list[Judged]) -> bool:
+        checkpoints = self._stores.checkpoints(held.version)
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await checkpoints.next_offsets(one.standing.partition for one in stuck)
+        except (StoreUnavailable, TimeoutError):
+            return False
+        return True
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         # A reader ends only when it is told to; an error is a bug, and the worker dies with it.

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 from uuid_utils import uuid7
 
+from compose.metrics import LOG_APPEND_FAILURES, LOG_APPEND_SECONDS
 from compose.settings import Settings
 from schemas.envelope import encode
 from schemas.events import Event
@@ -67,6 +68,7 @@ class EventLog:
         event_id = event_id or str(uuid7())
         message = encode(event, event_id=event_id, source=self._source)
         self._let_through()
+        began = time.monotonic()
         producer: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -78,9 +80,11 @@ class EventLog:
                 recorded = await asyncio.shield(sent)
         except (KafkaError, TimeoutError, OSError) as error:
             self._failed(producer)
+            LOG_APPEND_FAILURES.labels("timeout" if isinstance(error, TimeoutError) else "error").inc()
             why = f"no answer within {DEADLINE_SECONDS:g} s" if isinstance(error, TimeoutError) else str(error)
             raise LogUnavailable(why) from error
         self._failures = 0
+        LOG_APPEND_SECONDS.observe(time.monotonic() - began)
         return Appended(Place(message.topic, recorded.partition, recorded.offset), event_id)
 
     async def ends(self, places: Iterable[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
@@ -126,6 +130,7 @@ class EventLog:
     def _let_through(self) -> None:
         wait_seconds = self._closed_until - time.monotonic()
         if self._failures >= FAILURES_TO_OPEN and wait_seconds > 0:
+            LOG_APPEND_FAILURES.labels("refused").inc()
             raise LogUnavailable("it has been down for a moment", retry_after_seconds=wait_seconds)
         if self._failures >= FAILURES_TO_OPEN:
             # This call is the one that tries; the others are refused until it knows.

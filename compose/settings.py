@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         "veryfast", description="x264's preset: speed against bytes"
     )
 
+    metrics_host: str = Field("127.0.0.1", description="the address where workers answer /live, /ready and /metrics")
+    worker_metrics_port: int = Field(0, ge=0, le=65535, description="the worker's port for them; 0: none")
+    media_metrics_port: int = Field(0, ge=0, le=65535, description="the media worker's port for them; 0: none")
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
     log_format: Literal["console", "json"] = Field("console", description="for a person or for a machine")
 

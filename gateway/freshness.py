@@ -17,6 +17,7 @@ from compose.settings import Settings
 from gateway.answers import Query, bad_parameter, secret_of
 from gateway.joint import Joint
 from gateway.keys import FRESHNESS
+from gateway.metrics import FRESHNESS_WAIT_SECONDS, FRESHNESS_WAITS
 from gateway.problems import unavailable
 from gateway.waiting import Waiting
 from projections.queries.checkpoints import checkpoints_of
@@ -177,20 +178,33 @@ async def wait_for_writes(request: web.Request, after: After, *projections: str)
     topics = {name: set(streams().projections[name].topics) for name in projections}
     relevant = [place for place in places if any(place.topic in read for read in topics.values())]
     concerned = [name for name, read in topics.items() if read & {place.topic for place in places}]
-    freshness, now = request.app[FRESHNESS], asyncio.get_running_loop().time
-    deadline = request.setdefault(DEADLINE, now() + PATIENCE_SECONDS)
-    if await freshness.wait(concerned, relevant, min(SOON_SECONDS, deadline - now())):
-        return
-    # The log is not needed to read: while it is down it is only not known whether the write is one.
-    with contextlib.suppress(LogUnavailable):
-        await freshness.check_in_log(relevant)
-    if await freshness.wait(concerned, relevant, deadline - now()):
+    began = asyncio.get_running_loop().time()
+    outcome = "unavailable"
+    try:
+        deadline = request.setdefault(DEADLINE, began + PATIENCE_SECONDS)
+        is_seen = await _is_seen(request.app[FRESHNESS], concerned, relevant, deadline)
+        outcome = "seen" if is_seen else "late" if after.stale is None else "stale"
+    finally:
+        if concerned:
+            FRESHNESS_WAITS.labels(outcome).inc()
+            FRESHNESS_WAIT_SECONDS.observe(asyncio.get_running_loop().time() - began)
+    if is_seen:
         return
     if after.stale is None:
         names = " and ".join(concerned)
         detail = f"{names} had not folded it after {PATIENCE_SECONDS:g} s; `stale=ok` takes what is there"
         raise unavailable("Your write", detail)
     request.setdefault(STALE, set()).update(concerned)
+
+
+async def _is_seen(freshness: Freshness, projections: list[str], places: list[Place], deadline: float) -> bool:
+    now = asyncio.get_running_loop().time
+    if await freshness.wait(projections, places, min(SOON_SECONDS, deadline - now())):
+        return True
+    # The log is not needed to read: while it is down it is only not known whether the write is one.
+    with contextlib.suppress(LogUnavailable):
+        await freshness.check_in_log(places)
+    return await freshness.wait(projections, places, deadline - now())
 
 
 def _places(tokens: str, secret: str) -> list[Place]:

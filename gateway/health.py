@@ -1,35 +1,22 @@
 """Is it alive, is it ready, and what does it see of its servers."""
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from compose.metrics import exposed
 from gateway.answers import answer
 from gateway.keys import ELASTICSEARCH, LOG, POSTGRES, REDIS, STORAGE
+from gateway.metrics import REQUEST_SECONDS, REQUESTS
 from gateway.problems import Handler
 
 CHECK_SECONDS = 2.0
-PROCESSES_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own name: processes meet in it
 # Without one of these no film is found and no event is taken; without the others there are fallbacks.
 NEEDED = ("kafka", "postgres")
-
-registry = CollectorRegistry()
-requests = Counter(
-    "entertainmenttime_http_requests_total", "Requests answered.", ("method", "route", "status"), registry=registry
-)
-seconds = Histogram(
-    "entertainmenttime_http_request_seconds",
-    "Seconds from a request's head to its answer's end.",
-    ("method", "route"),
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-    registry=registry,
-)
 
 
 async def health(request: web.Request) -> web.Response:
@@ -55,11 +42,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(_: web.Request) -> web.Response:
     """`GET /metrics`: the gateway, in Prometheus' words: all its processes together, whichever of them answers."""
-    shown = registry
-    if PROCESSES_FOLDER in os.environ:
-        shown = CollectorRegistry()
-        MultiProcessCollector(shown)  # type: ignore[no-untyped-call]
-    return web.Response(body=generate_latest(shown), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return web.Response(body=exposed(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def check_servers(app: web.Application) -> dict[str, dict[str, Any]]:
@@ -99,5 +82,5 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
-        requests.labels(request.method, route, status).inc()
-        seconds.labels(request.method, route).observe(time.monotonic() - began)
+        REQUESTS.labels(request.method, route, status).inc()
+        REQUEST_SECONDS.labels(request.method, route).observe(time.monotonic() - began)

@@ -16,6 +16,7 @@ from pydantic import Field
 from gateway.answers import answer, read_query, whole
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, CHRONICLE, LEADERBOARD, PAST, STATISTICS, TOP_STREAMS, VERSIONS
+from gateway.metrics import ANSWERS, STREAM_LISTENERS
 from gateway.past import AsOf, only_now, settled
 from gateway.problems import unavailable
 from projections.queries.leaderboard import Timeframe, Top, Views
@@ -69,6 +70,7 @@ async def read_board(app: web.Application, k: int, timeframe: Timeframe, wait: W
         logger.warning("top films come from the aggregates", why=str(error))
         await wait("views" if timeframe == "hour" else "statistics", "catalogue")
         found = await app[STATISTICS].top(k, timeframe, now)
+    ANSWERS.labels("top", found.source).inc()
     return _told(found, k, await _titles(app, found, wait))
 
 
@@ -83,6 +85,7 @@ async def film_views(app: web.Application, video_id: str, wait: Wait = at_once) 
     except StoreUnavailable:
         await wait("statistics", "views")
         views = await app[STATISTICS].views(video_id, now)
+    ANSWERS.labels("views", views.source).inc()
     return views
 
 
@@ -136,6 +139,7 @@ class TopStreams:
         board = k, timeframe
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         self._listeners.setdefault(board, set()).add(queue)
+        STREAM_LISTENERS.inc()
         if first is not None:
             self._latest[board] = first
         if board in self._latest:
@@ -145,6 +149,7 @@ class TopStreams:
         try:
             yield queue
         finally:
+            STREAM_LISTENERS.dec()
             self._listeners[board].discard(queue)
             if not self._listeners[board]:
                 del self._listeners[board]

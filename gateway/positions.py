@@ -12,6 +12,7 @@ from gateway.answers import Body, accepted, answer, invalid_field, read_body, re
 from gateway.catalogue import find_video, told
 from gateway.freshness import After, wait_for_writes
 from gateway.keys import CATALOGUE, LOG, POSITIONS, RESUME
+from gateway.metrics import ANSWERS
 from gateway.problems import unavailable
 from gateway.viewers import known_viewer, nobody_asks, viewer_of
 from projections.counting import CLOCK_SKEW
@@ -84,6 +85,8 @@ async def get_position(request: web.Request) -> web.Response:
             source = Positions.source
             await wait_for_writes(request, after, "positions")
             position = await request.app[POSITIONS].position(viewer_id, video.video_id)
+    if viewer_id is not None:
+        ANSWERS.labels("position", source).inc()
     if position is None:
         never: dict[str, Any] = {"position_seconds": 0, "completed": False, "updated_at": None, "resume": False}
         return answer(

@@ -11,11 +11,12 @@ from multiprocessing.process import BaseProcess
 import structlog
 import uvloop
 from aiohttp import web
+from prometheus_client.multiprocess import mark_process_dead
 
+from compose.metrics import PROCESSES_FOLDER
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from gateway.app import build_app
-from gateway.health import PROCESSES_FOLDER
 
 SHUTDOWN_SECONDS = 5.0
 KEEPALIVE_SECONDS = 75.0
@@ -95,6 +96,8 @@ class Parent:
             if now < self._started[place] + self._back_off[place]:
                 return
             logger.warning("a gateway process died and is started again", exit_code=child.exitcode)
+            # Who followed a board there follows none; what it counted stays counted.
+            mark_process_dead(child.pid)  # type: ignore[no-untyped-call]
             self._back_off[place] = min(
                 LONGEST_BACK_OFF_SECONDS, max(FIRST_BACK_OFF_SECONDS, self._back_off[place] * 2)
             )

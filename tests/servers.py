@@ -103,7 +103,15 @@ def free_ports() -> dict[str, int]:
     found: dict[str, int] = {}
     for name in PORTS:
         while name not in found:
-            port = random.randrange(10_300, 22_000)
-            if port not in found.values() and is_free(port) and is_free(port + TWIN_OFFSET):
+            port = free_port()
+            if port not in found.values():
                 found[name] = port
     return found
+
+
+def free_port() -> int:
+    """A port that is free, and its gRPC twin as well."""
+    while True:
+        port = random.randrange(10_300, 22_000)
+        if is_free(port) and is_free(port + TWIN_OFFSET):
+            return port

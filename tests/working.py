@@ -43,9 +43,12 @@ class Totals(NamedTuple):
 class Worker:
     """A worker process, and all that it said."""
 
-    def __init__(self, settings: Settings, servers: Servers, log: Path, *, name: str = "") -> None:
+    def __init__(
+        self, settings: Settings, servers: Servers, log: Path, *, name: str = "", metrics_port: int = 0
+    ) -> None:
         self._command = [sys.executable, "-m", "faust", "-A", "agents", "--loop", "uvloop", "worker", "--without-web"]
         self._environment = {**os.environ, **servers.endpoints(settings.prefix), "ET_WORKER_ID": name}
+        self._environment["ET_WORKER_METRICS_PORT"] = str(metrics_port)
         self.log = log
         self.start()
 
@@ -81,9 +84,14 @@ class Worker:
 
 
 @contextmanager
-def working(settings: Settings, servers: Servers, folder: Path, *names: str) -> Iterator[list[Worker]]:
+def working(
+    settings: Settings, servers: Servers, folder: Path, *names: str, metrics_port: int = 0
+) -> Iterator[list[Worker]]:
     """A worker for each of `names`, killed at the end."""
-    workers = [Worker(settings, servers, folder / f"worker-{i}.log", name=name) for i, name in enumerate(names or [""])]
+    workers = [
+        Worker(settings, servers, folder / f"worker-{i}.log", name=name, metrics_port=metrics_port)
+        for i, name in enumerate(names or [""])
+    ]
     try:
         yield workers
     finally:

@@ -14,12 +14,12 @@ from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import settings
 from schemas.streams import streams
 
-WORST_FIRST = ("behind", "healthy")
+WORST_FIRST = ("stuck", "behind", "healthy")
 
 
 @app.command(option("--json", "as_json", is_flag=True, help="Every partition, as one JSON array for a machine."))
 async def lag(self: AppCommand, as_json: bool) -> None:
-    """How far each projection is behind the log, in events and in seconds."""
+    """How far each projection is behind the log, in events and in seconds, and why one stands still."""
     async with (
         open_postgres(settings()) as pool,
         open_redis(settings()) as redis,
@@ -39,6 +39,8 @@ async def lag(self: AppCommand, as_json: bool) -> None:
             for name, items in by_version.items()
         ),
     )
+    for sentence in dict.fromkeys(item.why for item in found if item.why):
+        click.echo(sentence)
 
 
 def worst(items: Iterable[Lag]) -> str:

@@ -14,6 +14,7 @@ from agents.media.sandbox import SandboxUnavailable, open_sandbox
 from agents.media.scratch import scratch_directory
 from agents.media.transcoder import Transcoder
 from agents.media.worker import LOOK_SECONDS, TIDY_SECONDS, Tidying, Worker
+from agents.status_page import status_page
 from compose.connections import open_postgres
 from compose.log import open_log
 from compose.settings import Settings, WrongSetting, settings
@@ -35,6 +36,7 @@ async def work(settings: Settings) -> None:
             open_versions(pool) as versions,
             open_storage(settings) as storage,
             open_log(settings, "/entertainmenttime/media") as log,
+            status_page(settings.metrics_host, settings.media_metrics_port, waits_for=list),
         ):
             leases = Leases(pool, versions, name, settings.media_lease_seconds)
             transcoder = Transcoder(storage, log, leases, sandbox, scratch, settings.media_encode_preset)

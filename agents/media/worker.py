@@ -5,10 +5,12 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import monotonic
 
 import structlog
 
 from agents.media.leases import ClaimLost, Hold, Job, Leases, Work
+from agents.media.metrics import JOB_SECONDS, JOBS, JOBS_RUNNING
 from agents.media.sandbox import SandboxUnavailable
 from compose.log import EventLog, LogUnavailable
 from compose.storage import Storage, StorageUnavailable
@@ -59,19 +61,29 @@ class Worker:
     async def do(self, job: Job, doing: Doing) -> None:
         """One job to its end. Cancelled, or with a server away, it is given back; taken over by another, it is dropped."""
         logger.info("claimed", work=job.work.kind, video_id=job.video_id, claim=job.claim, attempts=job.attempts)
+        outcome = "done"
+        began = monotonic()
+        JOBS_RUNNING.labels(job.work.kind).inc()
         try:
             await self._while_held(job, doing)
         except ClaimLost as lost:
+            outcome = "dropped"
             logger.info("dropped", work=job.work.kind, video_id=job.video_id, claim=job.claim, why=str(lost))
         except AWAY as error:
+            outcome = "put_off"
             logger.warning("put off", work=job.work.kind, video_id=job.video_id, error=repr(error))
             with suppress(*AWAY):
                 await self._leases.give_back(job, after_seconds=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)
         except asyncio.CancelledError:
+            outcome = "given_back"
             with suppress(*AWAY):
                 await asyncio.shield(self._leases.give_back(job))
             raise
+        finally:
+            JOBS_RUNNING.labels(job.work.kind).dec()
+            JOBS.labels(job.work.kind, outcome).inc()
+            JOB_SECONDS.labels(job.work.kind).observe(monotonic() - began)
 
     async def _while_held(self, job: Job, doing: Doing) -> None:
         working = asyncio.ensure_future(doing(job))

@@ -7,8 +7,6 @@ from compose.local.probes import http_answers
 from compose.local.service import Service
 from compose.local.stack import ROOT, CannotStart, Stack
 
-FIRST_WORDS_BYTES = 64 * 1024
-
 
 class Gateway(Service):
     name = "gateway"
@@ -24,39 +22,34 @@ class Gateway(Service):
 
 class Worker(Service):
     name = "worker"
-    waits_for = "its web port to answer"
+    waits_for = "GET /live to say ok"
     ports = ("worker",)
 
     def command(self) -> list[str]:
         faust = [sys.executable, "-m", "faust", "-A", "agents", "--datadir", str(self.stack.data(self.name))]
-        web = ["--web-bind", "127.0.0.1", "--web-port", str(self.stack.ports["worker"])]
-        return [*faust, "--loop", "uvloop", "worker", *web]
+        return [*faust, "--loop", "uvloop", "worker", "--without-web"]
 
     def environment(self) -> dict[str, str]:
         """A name that outlives the process, so that its restart is no rebalance."""
-        return {"ET_WORKER_ID": "local"}
+        return {"ET_WORKER_ID": "local", "ET_WORKER_METRICS_PORT": str(self.stack.ports["worker"])}
 
     async def ready(self) -> bool:
-        return await http_answers(self.stack.ports["worker"], "/")
+        return await http_answers(self.stack.ports["worker"], "/live")
 
 
 class Media(Service):
     name = "media"
-    waits_for = "its sandbox to open"
-    log_bytes_before = 0
-
-    def prepare(self) -> None:
-        log = self.stack.log(self.name)
-        self.log_bytes_before = log.stat().st_size if log.exists() else 0
+    waits_for = "its sandbox to open, and GET /live to say ok"
+    ports = ("media",)
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "agents.media"]
 
+    def environment(self) -> dict[str, str]:
+        return {"ET_MEDIA_METRICS_PORT": str(self.stack.ports["media"])}
+
     async def ready(self) -> bool:
-        """It listens on no port, so what it says counts."""
-        with self.stack.log(self.name).open("rb") as log:
-            log.seek(self.log_bytes_before)
-            return b"ready" in log.read(FIRST_WORDS_BYTES)
+        return await http_answers(self.stack.ports["media"], "/live")
 
 
 async def provision(stack: Stack) -> str:

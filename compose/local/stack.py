@@ -31,6 +31,7 @@ PORTS = {
     "s3_admin": 18646,
     "gateway": 8000,
     "worker": 16066,
+    "media": 16067,
 }
 TWIN_OFFSET = 10_000
 

@@ -12,7 +12,11 @@ from rich.table import Table
 from compose.local.stack import PROGRAMS, ROOT, SERVERS, Stack
 
 LAG_PATIENCE_SECONDS = 20.0
-STATES = {"healthy": "[green]healthy[/]", "behind": "[yellow]behind[/]"}  # the worst comes last
+STATES = {
+    "healthy": "[green]healthy[/]",
+    "behind": "[yellow]behind[/]",
+    "stuck": "[red]stuck[/]",
+}  # the worst comes last
 
 
 def process_table(stack: Stack, kept: dict[str, dict[str, Any]]) -> Table:
@@ -64,13 +68,17 @@ def lag_table(stack: Stack) -> Table | str:
         return f"no lag to show: {(done.stderr or done.stdout).strip()[-300:]}"
     table = Table("projection", "state", "behind by", box=None, pad_edge=False)
     by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for partition in json.loads(done.stdout):
+    told = json.loads(done.stdout)
+    for partition in told:
         by_version[f"{partition['projection']}_v{partition['version']}"].append(partition)
     for name, partitions in by_version.items():
         events = sum(partition["lag_events"] for partition in partitions)
         oldest = max(partition["lag_seconds"] or 0 for partition in partitions)
         state = max((partition["state"] for partition in partitions), key=list(STATES).index)
         table.add_row(name, STATES[state], f"{events:,} events, {span(oldest)}" if events else "–")
+    if sentences := list(dict.fromkeys(partition["why"] for partition in told if partition["why"])):
+        table.caption = "\n".join(sentences)
+        table.caption_justify = "left"
     return table
 
 

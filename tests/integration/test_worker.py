@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.handover import Batch
 from agents.reader import Reader
+from agents.watchdog import Watchdog, silent
 from compose.connections import open_postgres
 from compose.local.stack import ROOT
 from compose.provisioning import provision_topics
@@ -26,7 +28,7 @@ from projections.views import views
 from schemas.envelope import encode
 from schemas.partitions import partition_of
 from schemas.streams import streams
-from tests.servers import Servers
+from tests.servers import Servers, free_port
 from tests.working import (
     Totals,
     Worker,
@@ -142,11 +144,7 @@ async def test_a_topic_created_anew_is_refused_with_the_way_out(settings: Settin
     await produce(settings, [viewed(f"view-{i}", "film") for i in range(100)])
     await settled(settings, Counter(film=100))
     worker.stop()
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
-    await admin.delete_topics([settings.named("views")])
-    await until(lambda: is_gone(admin, settings.named("views")))
-    await admin.close()
+    await delete_topic(settings, "views")
     await provision_topics(settings, {"views": streams().topics["views"]})
     await produce(settings, [viewed(f"other-{i}", "film") for i in range(500)])
     worker.start()
@@ -178,14 +176,106 @@ async def send(producer: AIOKafkaProducer, settings: Settings, view_id: str) -> 
     await producer.send_and_wait(settings.named(message.topic), message.value, message.key, headers=message.headers)
 
 
+async def delete_topic(settings: Settings, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    await admin.delete_topics([settings.named(topic)])
+    await until(lambda: is_gone(admin, settings.named(topic)))
+    await admin.close()
+
+
 async def caught_up(settings: Settings) -> bool:
+    return not sum(row["lag_events"] for row in await lag(settings))
+
+
+async def lag(settings: Settings) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "faust", "-A", "agents", "lag", "--json"]
     environment = {"ET_PREFIX": settings.prefix}
     done = await asyncio.to_thread(
         subprocess.run, command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=True
     )
-    return not sum(row["lag_events"] for row in json.loads(done.stdout))
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
 
 
 async def is_gone(admin: AIOKafkaAdminClient, topic: str) -> bool:
     return topic not in await admin.list_topics()
+
+
+async def test_a_reader_whose_fold_never_returns_is_given_up_and_the_next_one_folds(settings: Settings) -> None:
+    await provision_log(settings)
+    await produce(settings, [viewed("view", "film")])
+    partitions = {name: topic.partitions for name, topic in streams().topics.items()}
+    sink, folded, agents = MemorySink(views), asyncio.Event(), set()
+
+    async def hang(batch: Batch) -> None:
+        await asyncio.Event().wait()
+
+    async def fold(batch: Batch) -> None:
+        folded.set()
+
+    def reader_of(fold_it: Any) -> Reader:
+        async def deliver(batch: Batch) -> None:
+            agents.add(asyncio.create_task(reader.process(batch)))
+
+        reader = Reader(settings, views, sink, partitions, fold=fold_it, deliver=deliver)
+        return reader
+
+    stuck, watchdog = reader_of(hang), Watchdog(stuck_seconds=1)
+    running = asyncio.create_task(stuck.run())
+
+    async def are_silent() -> bool:
+        judged = [watchdog.judge(standing, 1, None) for standing in stuck.standings() if standing.progress.appended_ms]
+        return bool(silent(judged))
+
+    await until(are_silent)
+    assert "hang" in stuck.whereabouts()
+    stuck.stop()
+    running.cancel()
+    await asyncio.wait([running, *agents], timeout=20)
+    assert [task.exception() for task in agents] == [None], "the agent lives on"
+    running = asyncio.create_task(reader_of(fold).run())
+    await asyncio.wait_for(folded.wait(), 30)
+    running.cancel()
+    await asyncio.wait([running], timeout=20)
+
+
+async def test_a_worker_tells_what_it_reads_and_why_it_stands_still(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    await provision_log(settings)
+    port = free_port()
+    with working(settings, servers, tmp_path, "mine", metrics_port=port) as (worker,):
+        await produce(settings, [viewed("view", "film"), viewed("view", "film")])
+        await settled(settings, Counter(film=1))
+
+        async def counted() -> bool:
+            text = (await get(port, "/metrics"))[1]
+            return 'entertainmenttime_reader_partitions{projection="views",state="healthy",version="' in text
+
+        await until(counted)
+        _, text = await get(port, "/metrics")
+        assert 'entertainmenttime_views_refused_total{projection="statistics",verdict="duplicate"} 1.0' in text
+        assert 'entertainmenttime_events_folded_total{projection="statistics",topic="views"} 1.0' in text
+        assert (await get(port, "/live"))[0] == 200
+        await until(lambda: is_ready(port))
+        worker.stop()
+        await delete_topic(settings, "views")
+        await provision_topics(settings, {"views": streams().topics["views"]})
+        worker.start()
+        rows = await until(lambda: stuck(settings))
+    assert {(row["projection"], row["worker"]) for row in rows} >= {("views", "mine")}
+    assert "faust -A agents rebuild views" in "".join(row["why"] for row in rows)
+
+
+async def get(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def is_ready(port: int) -> bool:
+    return (await get(port, "/ready")) == (200, '{"status": "ok", "waiting_for": []}')
+
+
+async def stuck(settings: Settings) -> list[dict[str, Any]]:
+    return [row for row in await lag(settings) if row["state"] == "stuck"]
