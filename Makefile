@@ -28,19 +28,21 @@ logs: ## follow the logs; k=worker follows one
 clean: ## stop everything and drop the data
 	@test ! -x $(PYTHON) || $(STACK) clean
 
-check: ## lint, types, imports, generated files: seconds, no server
+check: ## lint, types, imports, generated files, what each fold makes of a golden log: seconds, no server
 	$(SETUP) check
 	$(PYTHON) -m ruff check $(PATHS)
 	$(PYTHON) -m ruff format --check $(PATHS)
 	$(PYTHON) -m mypy --strict
 	.venv/bin/lint-imports
 	$(PYTHON) -m schemas --check
+	$(PYTHON) -m agents.fingerprints --check
 
 fix: ## format, and mend what ruff can mend
 	$(SETUP) check
 	$(PYTHON) -m ruff check --fix $(PATHS)
 	$(PYTHON) -m ruff format $(PATHS)
 	$(PYTHON) -m schemas
+	$(PYTHON) -m agents.fingerprints
 
 test: ## every test on servers of its own; k=positions runs those that match
 	$(SETUP) test
