@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compose.local.stack import ROOT
 
-INSTALL_SECONDS = 100
+INSTALL_SECONDS = 300
 
 
 def build_wheel(folder: Path) -> Path:

@@ -27,7 +27,7 @@ PAGE = ROOT.joinpath("docs/producing.md").read_text()
 EXAMPLE = re.compile(
     r"Save as `(?P<file>[^`]+)`, run `(?P<command>[^`]+)`:\n\n```\w+\n(?P<source>.*?)^```", re.S | re.M
 )
-RUN_SECONDS = 90
+RUN_SECONDS = 180
 
 pytestmark = pytest.mark.timeout(240)
 
