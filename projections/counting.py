@@ -8,6 +8,7 @@ An id is known by 64 bits of it (XXH3), which is part of the rule: of a hundred 
 taken for another in one of four thousand such windows, and then by every projection and every replay alike.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -91,28 +92,41 @@ class SeenIds:
         return self._now.refused.get(offset) or self._before.refused.get(offset) or COUNTS
 
     def _first_verdicts(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> list[Verdict]:
-        fingerprints = [xxh3_64_intdigest(view.view_id.encode()) for view, _ in views]
-        now = self._now.sightings
-        recent, earlier = now.recent, now.earlier(fingerprints, self._before.sightings)
-        verdicts: list[Verdict] = []
-        skew_seconds, within_ms = CLOCK_SKEW.total_seconds(), self._within_ms
-        for (view, recorded), fingerprint in zip(views, fingerprints, strict=True):
-            offset, recorded_at_ms = recorded.place.offset, recorded.recorded_at_ms
-            verdict: Verdict = COUNTS
-            ahead_seconds = view.occurred_at.timestamp() - recorded_at_ms / 1_000
-            if ahead_seconds > skew_seconds:
-                verdict = FromTheFuture(ahead_seconds)
-            else:
-                sighting = recent.get(fingerprint) or earlier.get(fingerprint)
-                recent[fingerprint] = offset, recorded_at_ms
-                if sighting is not None and recorded_at_ms - sighting[1] <= within_ms:
-                    verdict = Duplicate(sighting[0])
+        from_the_future = self._from_the_future(views)
+        verdicts: list[Verdict] = [COUNTS] * len(views)
+        for number, verdict in from_the_future.items():
+            verdicts[number] = verdict
+        honest = [number for number in range(len(views)) if number not in from_the_future]
+        fingerprints = [xxh3_64_intdigest(views[number][0].view_id.encode()) for number in honest]
+        sightings = [(views[number][1].place.offset, views[number][1].recorded_at_ms) for number in honest]
+        recent = self._now.sightings.recent
+        known = self._now.sightings.earlier(fingerprints, self._before.sightings)
+        # Almost all are new, and go in at once; only of the others it matters in which order they come.
+        suspects = known.keys() | (recent.keys() & set(fingerprints))
+        if len(set(fingerprints)) < len(fingerprints):
+            suspects |= {fingerprint for fingerprint, times in Counter(fingerprints).items() if times > 1}
+        for number, fingerprint, sighting in zip(honest, fingerprints, sightings, strict=True):
+            if fingerprint in suspects:
+                before = recent.get(fingerprint) or known.get(fingerprint)
+                recent[fingerprint] = sighting
+                if before is not None and sighting[1] - before[1] <= self._within_ms:
+                    verdicts[number] = Duplicate(before[0])
+        recent.update(zip(fingerprints, sightings, strict=True))
+        for (_, recorded), verdict in zip(views, verdicts, strict=True):
             if verdict is not COUNTS:
-                self._now.refused[offset] = verdict
-            verdicts.append(verdict)
+                self._now.refused[recorded.place.offset] = verdict
         self.judged_to = views[-1][1].place.offset + 1
-        now.put_away()
+        self._now.sightings.put_away()
         return verdicts
+
+    def _from_the_future(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> dict[int, FromTheFuture]:
+        """Those that are, by their number."""
+        earliest_ms = min(recorded.recorded_at_ms for _, recorded in views)
+        latest = max(view.occurred_at for view, _ in views)
+        if latest.timestamp() - earliest_ms / 1_000 <= CLOCK_SKEW.total_seconds():
+            return {}
+        ahead = (view.occurred_at.timestamp() - recorded.recorded_at_ms / 1_000 for view, recorded in views)
+        return {number: FromTheFuture(s) for number, s in enumerate(ahead) if s > CLOCK_SKEW.total_seconds()}
 
     def _turn_over(self, views: Sequence[tuple[VideoViewed, Recorded]], first: int) -> int:
         """Begin a new generation if the first view is due for one; returns the number of the next view that is."""
@@ -147,11 +161,6 @@ class _Generation:
 def minute_of(moment: datetime) -> int:
     """The minute of `moment`, counted from 1970."""
     return int(moment.timestamp() // MINUTE_SECONDS)
-
-
-def hour_of(moment: datetime) -> int:
-    """The hour of `moment`, counted from 1970."""
-    return int(moment.timestamp() // HOUR_SECONDS)
 
 
 def hour_start(moment: datetime) -> datetime:

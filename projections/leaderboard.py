@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from projections.changes import Change, Increment, Upsert
-from projections.counting import minute_of
+from projections.counting import MINUTE_SECONDS
 from projections.projection import Projection
 from schemas.events import VideoDeleted, VideoViewed
 from schemas.log import Recorded
@@ -35,9 +35,9 @@ leaderboard = Projection("leaderboard", version=1, topics=("views", "videos"), c
 @leaderboard.on
 def count_views(views: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
     """Views of a film in the minute in which they occurred; the sink adds them to every window that still holds that minute."""
-    counted = Counter((view.video_id, minute_of(view.occurred_at)) for view, _ in views)
+    counted = Counter((view.video_id, view.occurred_at.timestamp() // MINUTE_SECONDS) for view, _ in views)
     for (video_id, minute), number in counted.items():
-        yield Increment("views", key={"video_id": video_id, "minute": minute}, by=number)
+        yield Increment("views", key={"video_id": video_id, "minute": int(minute)}, by=number)
 
 
 @leaderboard.on

@@ -91,19 +91,21 @@ class Projection:
         return handler
 
     def fold(self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()) -> Iterator[Change]:
-        """The changes that these events mean: one by one in their order, then those that are added up."""
-        together: dict[str, list[Decoded]] = {}
-        for item in decoded:
-            event, recorded = item
-            registered = self._handlers.get(event.type)
-            if registered is None:
-                continue
-            if registered.wants_all:
-                together.setdefault(event.type, []).append(item)
-            else:
-                handler = registered.handler
-                yield from handler(event, recorded) if registered.wants_recorded else handler(event)
-        for event_type, items in together.items():
-            yield from self._handlers[event_type].handler(items)
+        """The changes that these events mean: those that are added up, then the others one by one in their order."""
+        types = dict.fromkeys([event.type for event, _ in decoded])
+        for event_type in types:
+            registered = self._handlers.get(event_type)
+            if registered is not None and registered.wants_all:
+                alone = len(types) == 1
+                yield from registered.handler(decoded if alone else [i for i in decoded if i.event.type == event_type])
+        if not all(registered.wants_all for registered in self._handlers.values()):
+            yield from self._fold_one_by_one(decoded)
         if refused and self._refused_handler is not None:
             yield from self._refused_handler(refused)
+
+    def _fold_one_by_one(self, decoded: Sequence[Decoded]) -> Iterator[Change]:
+        for event, recorded in decoded:
+            registered = self._handlers.get(event.type)
+            if registered is not None and not registered.wants_all:
+                handler = registered.handler
+                yield from handler(event, recorded) if registered.wants_recorded else handler(event)

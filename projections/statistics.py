@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from projections.changes import Change, Increment
-from projections.counting import HOUR_SECONDS, day_start, hour_of
+from projections.counting import HOUR_SECONDS, day_start
 from projections.projection import Projection
 from schemas.events import VideoViewed
 from schemas.log import Recorded
@@ -16,7 +16,7 @@ statistics = Projection("statistics", version=1, topics=("views",), counts_once=
 @statistics.on
 def count_views(views: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
     """A late view counts in the hour and the day in which it occurred."""
-    hourly = Counter((view.video_id, hour_of(view.occurred_at)) for view, _ in views)
+    hourly = Counter((view.video_id, view.occurred_at.timestamp() // HOUR_SECONDS) for view, _ in views)
     daily: Counter[tuple[str, datetime]] = Counter()
     for (video_id, hour), number in hourly.items():
         start = datetime.fromtimestamp(hour * HOUR_SECONDS, UTC)
