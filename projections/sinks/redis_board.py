@@ -7,6 +7,7 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 
 from collections import defaultdict
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Increment, Upsert
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Refused, Rows
+from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_rolling import roll
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
@@ -24,6 +25,7 @@ from projections.sinks.sink import StoreUnavailable
 COUNT = Script(Path(__file__).parent / "lua" / "count.lua")
 
 Edges = tuple[int, ...]
+MINUTES_OF_A_FILM = 4
 
 
 class Board:
@@ -51,6 +53,19 @@ class Board:
         else:
             rows[video_id, None] = 0
 
+    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+        """The minutes of a film stay together, as they add up: `most` films a piece, and a few minutes of each on average."""
+        pieces: list[Piece] = []
+        films = 0
+        for _, of_film in groupby(sorted(rows.items(), key=lambda row: str(row[0][0])), key=lambda row: row[0][0]):
+            minutes = list(of_film)
+            if not pieces or films == most or len(pieces[-1]) + len(minutes) > most * MINUTES_OF_A_FILM:
+                pieces.append([])
+                films = 0
+            pieces[-1] += minutes
+            films += 1
+        return pieces
+
     async def write(self, rows: Rows, move: Move) -> bool:
         """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
         while True:
@@ -70,12 +85,13 @@ class Board:
                     return bool(result == b"applied")
 
     def keys(self, rows: Rows) -> dict[str, str]:
-        names, step = _summed(rows, self._edges, self._keys, "")
+        minutes = {minute for _, minute in rows if minute is not None}
+        buckets = {self._keys.bucket(span.name, minute // span.minutes) for span in SPANS for minute in minutes}
         indexes = [self._keys.buckets(span.name) for span in SPANS]
         return (
             {self._keys.deleted: "set"}
             | {self._keys.top(name): "zset" for name in NAMES}
-            | dict.fromkeys(indexes + [names[bucket[0] - 1] for bucket in step["buckets"]], "hash")
+            | dict.fromkeys([*indexes, *buckets], "hash")
         )
 
     def in_the_way(self, key: str, why: str) -> Exception:

@@ -10,10 +10,14 @@ Rows = dict[Any, Any]
 """Distinct rows, a tuple of plain values to plain values, so that JSON can hold them."""
 
 
+Piece = list[tuple[Any, Any]]
+"""Some of the rows, as pairs."""
+
+
 class Limits(NamedTuple):
     """How much one call may do: about 10 ms of Redis, as it holds up everybody else. Tests make them small."""
 
-    rows: int = 350  # a film's minute is written to six windows and three buckets at most, a register to one hash
+    rows: int = 350  # films, each of which is written to six windows and some buckets, or registers
     leaving: int = 500  # films that leave a window
     worth_packing: int = 64  # films in a closed bucket; Redis itself packs a smaller hash
 
@@ -48,6 +52,9 @@ class Layout(Protocol):
 
     def merge(self, rows: Rows, change: Change) -> None:
         """Add `change` to `rows`, so that a script writes each row once. Raises Refused like `identity`."""
+
+    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+        """The rows, parted so that one call writes about `most` of what costs the server time."""
 
     def keys(self, rows: Rows) -> dict[str, str]:
         """Every key that `rows` are written to, and its type."""

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Upsert
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Refused, Rows
+from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_scripts import Script
 
 MERGE = Script(Path(__file__).parent / "lua" / "merge.lua")
@@ -39,6 +39,10 @@ class Registers:
         kept = rows.get(row)
         if kept is None or kept[0] <= moment:
             rows[row] = moment, {column: value for column, value in register.values.items() if column != name}
+
+    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+        items = list(rows.items())
+        return [items[first : first + most] for first in range(0, len(items), most)]
 
     async def write(self, rows: Rows, move: Move) -> bool:
         keys: dict[str, int] = {}

@@ -7,7 +7,6 @@ it were written: whoever next asks for the checkpoint writes what is left.
 """
 
 import secrets
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +68,9 @@ class Shard:
 
     async def apply(self, rows: Rows, move: Move) -> bool:
         """Write all rows and move; False, with nothing written, when the checkpoint is not where it is expected."""
-        if len(rows) <= self._most_rows:
+        pieces = self.layout.pieces(rows, self._most_rows)
+        if len(pieces) <= 1:
             return await self.layout.write(rows, move)
-        items = iter(rows.items())
-        pieces = list(iter(lambda: list(islice(items, self._most_rows)), []))
         await self._check_types(rows)
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
         if not await BEGIN.run(self._redis, names, [*move[:3], move.step, *(orjson.dumps(piece) for piece in pieces)]):
