@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from agents.folding import Folding
+from agents.garbage import collect_seldom
 from agents.handover import Batch, Log, Partition, contradiction
 from agents.known_poison import KnownPoison, NewPoison
 from agents.reader import FETCH_WAIT_MS, back_off_seconds
@@ -187,6 +188,7 @@ async def _until_input_ends(refolding: Refolding) -> None:
 def main() -> int:
     """The exit status: 0 when it is done or was told to stop, else one with a sentence on standard output."""
     name, number, rate, *places = sys.argv[1:]
+    collect_seldom()
     start_logging(settings().model_copy(update={"log_level": "ERROR"}), "rebuild")
     partitions = [Partition(topic, int(partition)) for topic, partition in (place.split("/") for place in places)]
     try:

@@ -19,6 +19,7 @@ from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from agents.folding import Folding
+from agents.garbage import collect_seldom
 from agents.handover import Batch
 from agents.metrics import WATCHDOG_RESTARTS
 from agents.parking import Parking
@@ -59,6 +60,7 @@ class App(faust.App):
             if attempt == 1:
                 logger.warning("waiting for Kafka", bootstrap=settings().kafka_bootstrap)
             await asyncio.sleep(back_off_seconds(attempt))
+        collect_seldom()
         await super().on_first_start()
 
 

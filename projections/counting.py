@@ -94,8 +94,8 @@ class SeenIds:
     def _first_verdicts(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> list[Verdict]:
         from_the_future = self._from_the_future(views)
         verdicts: list[Verdict] = [COUNTS] * len(views)
-        for number, verdict in from_the_future.items():
-            verdicts[number] = verdict
+        for number, from_when in from_the_future.items():
+            verdicts[number] = from_when
         honest = [number for number in range(len(views)) if number not in from_the_future]
         fingerprints = [xxh3_64_intdigest(views[number][0].view_id.encode()) for number in honest]
         sightings = [(views[number][1].place.offset, views[number][1].recorded_at_ms) for number in honest]
