@@ -3,7 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -30,7 +30,8 @@ from schemas.streams import streams
 from tests.given import EVENING
 from tests.records import Kept, kept
 
-FIRST = EVENING - timedelta(days=3)  # the log's first record; the last lies close before the evening
+SPAN = timedelta(days=3)  # from the log's first record to its last
+FIRST = EVENING - SPAN
 AS_OF = EVENING + timedelta(minutes=30)  # when boards that were folded from it are compared
 FILMS = [f"film-{n}" for n in range(8)]
 VIEWERS = [f"viewer-{n}" for n in range(6)]
@@ -73,16 +74,17 @@ class PartitionInMemory:
                 yield [record]
 
 
-def log_of_everything(seed: int, records: int) -> dict[Partition, PartitionInMemory]:
+def log_of_everything(seed: int, records: int, *, until: datetime = EVENING) -> dict[Partition, PartitionInMemory]:
     """Events of every type, in both modes, late, again and from the future; poison of every kind; gaps where transactions were aborted."""
-    return _Writer(random.Random(seed)).written(records)
+    return _Writer(random.Random(seed), until).written(records)
 
 
 class _Writer:
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, until: datetime) -> None:
         self._chance = chance
+        self._first = until - SPAN
         self._numbers = count()
-        self._now = FIRST
+        self._now = self._first
         self._views: list[str] = []
         self._log: dict[Partition, list[Kept]] = {
             Partition(topic, number): []
@@ -94,7 +96,7 @@ class _Writer:
     def written(self, records: int) -> dict[Partition, PartitionInMemory]:
         for number in range(records):
             # Ever closer together: a tenth of them within the last two hours.
-            self._now = FIRST + (EVENING - FIRST) * (number / records) ** 0.3
+            self._now = self._first + SPAN * (number / records) ** 0.3
             topic = self._chance.choices(("views", "positions", "videos"), (5, 2, 3))[0]
             event = {"views": self._view, "positions": self._position, "videos": self._film}[topic]()
             self._append(encode(event, event_id=f"event-{next(self._numbers)}", source="/tests"))

@@ -1,17 +1,21 @@
 """All projections dropped and folded again are what they were, byte for byte, however the log is cut, interleaved and timed."""
 
+import asyncio
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import timedelta
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from agents.folding import Folding
 from agents.handover import Batch, Partition
+from agents.lag import lags
 from agents.parking import Parking
 from agents.seen import SeenIdsOfWorker
 from compose.connections import open_elasticsearch, open_postgres, open_redis
@@ -27,6 +31,8 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import LogIdentity, Sink, StoreUnavailable
 from schemas.streams import streams
 from tests.logs import AS_OF, EVENING, FIRST, PartitionInMemory, log_of_everything
+from tests.servers import Servers
+from tests.working import provision_log, until, working
 
 pytestmark = pytest.mark.usefixtures("postgres", "redis", "elasticsearch")
 
@@ -181,6 +187,61 @@ async def test_everything_dropped_and_folded_another_way_is_the_same_byte_for_by
     for way in WAYS:
         again = await dumps(settings, log, way)
         assert {name: again[name].decode() for name in plain} == {name: plain[name].decode() for name in plain}
+
+
+async def produced(settings: Settings, log: Log) -> None:
+    """The log as it is, and behind each of its topics some records that were taken back."""
+    aborting = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, transactional_id=settings.named("aborts"), linger_ms=5
+    )
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, linger_ms=5) as producer, aborting:
+        sent = [
+            await producer.send(
+                settings.named(at.topic), record.value, record.key, partition=at.number, headers=record.headers
+            )
+            for at, partition in log.items()
+            for record in partition.records
+        ]
+        await asyncio.gather(*sent)
+        await aborting.begin_transaction()
+        for at in log:
+            await aborting.send(settings.named(at.topic), b"taken back", b"key", partition=at.number)
+        await aborting.abort_transaction()
+
+
+async def folded_by_a_worker(settings: Settings, servers: Servers, stores: Stores, log: Path) -> None:
+    """A process folds all that there is, then ends; the boards stand at the same moment whenever it was."""
+
+    async def is_caught_up() -> bool:
+        with suppress(StoreUnavailable):
+            found = await lags(settings, streams(), stores.pool, stores.redis, stores.elasticsearch)
+            return not any(lag.lag_events for lag in found)
+        return False
+
+    with working(settings, servers, log) as (worker,):
+        await until(is_caught_up)
+        worker.stop()
+
+
+@pytest.mark.usefixtures("kafka")
+async def test_what_a_worker_made_of_a_log_another_makes_of_it_in_another_time_zone(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    await provision_log(settings)
+    now = datetime.now(UTC)
+    found = []
+    async with open_stores(settings, "UTC") as stores:
+        await produced(settings, log_of_everything(7, RECORDS, until=now))
+        for number, place in enumerate(("UTC", "Asia/Kathmandu")):
+            if number:
+                await stores.drop_everything()
+            with zone(place):
+                await folded_by_a_worker(settings, servers, stores, tmp_path)
+            for sink in stores.sinks(Limits()).values():
+                await sink.tick(now + timedelta(hours=1))
+            found.append({name: (await stores.dump(name)).decode() for name in streams().projections})
+    assert min(map(len, found[0].values())) > 1_000
+    assert found[0] == found[1]
 
 
 async def test_a_version_that_nobody_has_made_has_no_contents(settings: Settings) -> None:
