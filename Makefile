@@ -1,6 +1,6 @@
 # Every target brings what it needs first; `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs clean check fix test bench wheel
+.PHONY: help up down status logs clean check fix test chaos bench wheel
 
 PYTHON := .venv/bin/python
 STACK := $(PYTHON) -m compose.local
@@ -47,6 +47,10 @@ fix: ## format, and mend what ruff can mend
 test: ## every test on servers of its own; k=positions runs those that match
 	$(SETUP) test
 	$(PYTHON) -m pytest $(if $(k),-k "$(k)")
+
+chaos: ## kill and freeze everything under traffic, then compare with the log; s=everything seed=7 seconds=60
+	$(SETUP) test
+	@$(PYTHON) -m tests.chaos $(s) $(if $(seed),--seed $(seed)) $(if $(seconds),--seconds $(seconds))
 
 bench: ## figures, side by side with their baselines, on the stack that runs (a few minutes)
 	$(SETUP) bench

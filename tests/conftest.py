@@ -15,7 +15,7 @@ from tests.servers import Servers
 RUN = pytest.StashKey[Servers]()
 FAILED = pytest.StashKey[bool]()
 SYSTEM = {*SERVERS, *PROGRAMS}
-ORDER = ("unit", "contract", "integration", "faults", "browser")
+ORDER = ("unit", "contract", "integration", "faults", "browser", "chaos")
 numbers = itertools.count(1)
 
 
