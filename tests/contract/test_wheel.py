@@ -15,6 +15,11 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(180)
 
 
+def test_its_modules_name_each_other_relatively_since_the_package_has_two_names() -> None:
+    absolute = re.compile(r"^\s*(from|import) schemas\b", re.M)
+    assert [path.name for path in ROOT.glob("schemas/*.py") if absolute.search(path.read_text())] == []
+
+
 def test_the_example_in_its_readme_works_in_another_service(elsewhere: Elsewhere) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", ROOT.joinpath("schemas/README.md").read_text(), re.S | re.M)
     told = elsewhere.run(f"{example}\nprint(message.topic, message.key.decode(), dict(message.headers)['ce_type'])")
