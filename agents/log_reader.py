@@ -1,5 +1,6 @@
 """Stretches of the log, read outside of any group: to refill what a worker remembers, and to replay what a command asks about."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -65,6 +66,8 @@ def log_of(settings: Settings) -> OpenLog:
         try:
             await consumer.start()
             consumer.assign([at])
+            # A consumer that is stopped before its own tasks have begun is cancelled by its own stop.
+            await asyncio.sleep(0)
             yield LogReader(partition, consumer, at)
         except KafkaError as error:
             raise StoreUnavailable("kafka", str(error)) from error

@@ -1,0 +1,132 @@
+"""Boards and aggregates against the log: each is read with the places that it speaks of, and the log is folded anew up to there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from agents.replaying import Replay
+from projections.changes import Append, Change, Increment
+from projections.leaderboard import leaderboard
+from projections.queries.board import Board, read_board
+from projections.queries.statistics import BY_NAME, TABLES, start_of
+from projections.queries.still import Still
+from projections.queries.versions import Version
+from projections.sinks.postgres import reaching_postgres
+from projections.sinks.redis_keys import shard_of
+from projections.sinks.redis_windows import EPOCH, MINUTE
+from projections.statistics import statistics
+from schemas.log import Place
+
+READ_AT_ONCE = 5_000
+
+
+class Difference(NamedTuple):
+    """What a store holds at one key of a table, and what the log says; None where there is nothing."""
+
+    table: str
+    key: str
+    held: int | None
+    in_log: int | None
+
+
+class Audit(NamedTuple):
+    """What was compared, up to which places of the log, and where they differ. `films` and `views` are those of the widest window."""
+
+    version: str
+    films: int
+    views: int
+    places: list[Place]
+    differences: list[Difference]
+
+
+class Auditing:
+    """Every method raises StoreUnavailable when a store or the log cannot be read."""
+
+    def __init__(self, replay: Replay, prefix: str, pool: Any, redis: Redis) -> None:
+        self._replay = replay
+        self._prefix = prefix
+        self._pool = pool
+        self._redis = redis
+
+    async def leaderboard(self, version: Version, windows: Sequence[str]) -> Audit:
+        """These windows of the board, with the edges that it has."""
+        films = views = 0
+        places: list[Place] = []
+        differing: list[Difference] = []
+        for shard, keys in enumerate(version.keys(self._prefix)):
+            board = await read_board(self._redis, keys, windows)
+            differing += _board_differences(board, await self._still(board, shard, version.shards))
+            widest = max(board.windows.values(), key=lambda counted: sum(counted.values()))
+            films, views = films + len(widest), views + sum(widest.values())
+            places = min(places or board.places, board.places)
+        return Audit(version.full_name, films, views, places, differing)
+
+    async def _still(self, board: Board, shard: int, shards: int) -> Still:
+        still = Still(board.edges)
+
+        def write(change: Change) -> None:
+            if not isinstance(change, Append) and shard_of(change.key["video_id"], shards) == shard:
+                still.write(change)
+
+        edge = min(board.edges.values())
+        occurred_from = EPOCH + edge * MINUTE if edge else None
+        spans = await self._replay.spans_to(board.places, occurred_from=occurred_from)
+        await self._replay.fold(leaderboard, spans, write)
+        return still
+
+    async def statistics(self, version: Version, timeframe: str) -> Audit:
+        """The hours and days from the beginning of a window on."""
+        from_ = start_of(BY_NAME[timeframe], datetime.now(UTC))
+        held, places = await self._aggregates(version, from_)
+        counted: dict[str, dict[Any, int]] = {table: {} for table in held}
+
+        def write(change: Change) -> None:
+            if isinstance(change, Increment):
+                at = change.key["video_id"], change.key["start"]
+                if from_ is None or at[1] >= from_:
+                    counted[change.table][at] = counted[change.table].get(at, 0) + change.by
+
+        spans = await self._replay.spans_to(places, occurred_from=from_)
+        await self._replay.fold(statistics, spans, write)
+        differing = [d for table in sorted(held) for d in _differences(table, held[table], counted[table])]
+        films = {video_id for video_id, _ in held["daily"]}
+        return Audit(version.full_name, len(films), sum(held["daily"].values()), places, differing)
+
+    async def _aggregates(
+        self, version: Version, from_: datetime | None
+    ) -> tuple[dict[str, dict[Any, int]], list[Place]]:
+        """The rows and the checkpoints as of one moment: they move in one transaction."""
+        held: dict[str, dict[Any, int]] = {}
+        with reaching_postgres():
+            async with (
+                self._pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                rows = await connection.fetch(
+                    "select topic, partition, next_offset from checkpoints where projection = $1 and version = $2 order by 1, 2",
+                    version.projection,
+                    version.number,
+                )
+                for table in TABLES.values():
+                    sql = f"select video_id, start, views from {version.table(table)} where $1::timestamptz is null or start >= $1"
+                    cursor = connection.cursor(sql, from_, prefetch=READ_AT_ONCE)
+                    held[table] = {(row[0], row[1]): row[2] async for row in cursor}
+        return held, [Place(*row) for row in rows]
+
+
+def _board_differences(board: Board, still: Still) -> Iterator[Difference]:
+    for name, films in board.windows.items():
+        yield from _differences(name, films, still.windows[name])
+    yield from _differences("deleted", dict.fromkeys(board.deleted, 1), dict.fromkeys(still.deleted, 1))
+
+
+def _differences(table: str, held: Mapping[Any, int], in_log: Mapping[Any, int]) -> Iterator[Difference]:
+    for key in sorted(held.keys() | in_log.keys()):
+        if held.get(key, 0) != in_log.get(key, 0):
+            yield Difference(table, _named(key), held.get(key), in_log.get(key))
+
+
+def _named(key: Any) -> str:
+    return f"{key[0]} at {key[1]:%F %H}h" if isinstance(key, tuple) else str(key)

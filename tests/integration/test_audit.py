@@ -1,0 +1,189 @@
+"""A board and aggregates that the log bears out are equal to it wherever they stand; what does not belong there is named."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as NotConnected
+
+from agents.auditing import Auditing, Difference
+from agents.folding import Folding
+from agents.handover import Batch
+from agents.parking import Parking
+from agents.replaying import Replay
+from agents.seen import SeenIdsOfWorker
+from compose.connections import open_postgres
+from compose.provisioning import provision_tables
+from compose.settings import Settings
+from projections.leaderboard import leaderboard
+from projections.projection import Projection
+from projections.queries.versions import Version
+from projections.sinks.postgres import PostgresSink
+from projections.sinks.redis import RedisSink
+from projections.sinks.redis_keys import shards_of
+from projections.sinks.redis_layout import Limits
+from projections.sinks.redis_windows import NAMES
+from projections.sinks.sink import LogIdentity, Sink, StoreUnavailable
+from projections.statistics import statistics
+from schemas.events import Event, VideoDeleted, VideoViewed
+from tests.small_log import SMALL, START, SmallLog
+
+pytestmark = pytest.mark.usefixtures("redis", "postgres")
+
+LOG = LogIdentity("cluster", "topic", 2)
+TINY = Limits(rows=3, leaving=2, worth_packing=1)
+SHARDS = 2
+quick = hypothesis_settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+class Breaking(Redis):
+    """A client whose connection breaks after so many commands."""
+
+    left = 1_000_000
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise NotConnected("cut off")
+        return await super().execute_command(*args, **options)
+
+
+class World:
+    """A log, and a board and aggregates that are folded from it."""
+
+    def __init__(self, settings: Settings, redis: Breaking, pool: Any) -> None:
+        self.log = SmallLog()
+        self.redis, self.pool, self.prefix = redis, pool, settings.prefix
+        self.keys = shards_of(settings.prefix, "leaderboard", 1, SHARDS)
+        self.board = RedisSink(redis, leaderboard, settings.prefix, shards=SHARDS, limits=TINY)
+        self.aggregates = PostgresSink(pool, statistics)
+
+    async def begin(self) -> None:
+        self.log = SmallLog()
+        self.redis.left = 1_000_000
+        for sink in (self.board, self.aggregates):
+            await sink.drop()
+            await sink.prepare()
+
+    async def fold(self, projection: Projection, sink: Sink, *, share: float = 1.0) -> None:
+        """That share of every partition, in one batch."""
+        partitions = {name: topic.partitions for name, topic in SMALL.topics.items()}
+        within = {name: topic.once_within for name, topic in SMALL.topics.items() if topic.once_within}
+        seen = SeenIdsOfWorker(within, partitions, self.log.open)
+        folding = Folding(projection, sink, Parking(self.pool, projection), seen, partitions)
+        for partition, held in self.log.partitions.items():
+            if partition.topic in projection.topics:
+                place = (await sink.checkpoint(*partition, LOG)).place
+                following = max(place.offset, round(len(held.records) * share))
+                records = held.records[place.offset : following]
+                if records:
+                    await folding.fold(Batch(1, partition, place.offset, following, records))
+
+    async def differences(self) -> list[Difference]:
+        auditing = Auditing(Replay(self.log.open, SMALL), self.prefix, self.pool, self.redis)
+        board = await auditing.leaderboard(Version("leaderboard", 1, 1, SHARDS, "active"), NAMES)
+        aggregates = await auditing.statistics(Version("statistics", 1, 1, 1, "active"), "all_time")
+        return [*board.differences, *aggregates.differences]
+
+
+@pytest.fixture
+async def world(settings: Settings) -> AsyncIterator[World]:
+    await provision_tables(settings)
+    async with open_postgres(settings) as pool:
+        redis = Breaking.from_url(settings.redis_url.get_secret_value())
+        yield World(settings, redis, pool)
+        redis.left = 1_000_000
+        await redis.aclose()
+
+
+some_views = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefghijkl"), st.integers(0, 6), st.integers(0, 90), st.sampled_from([0, 0, 70, 5_000])
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def append(log: SmallLog, drawn: Sequence[tuple[str, int, int, int]]) -> datetime:
+    """Views, and now and then a deletion; returns the last moment."""
+    at = START
+    for number, (view_id, film, later_minutes, late_minutes) in enumerate(drawn):
+        at += timedelta(minutes=later_minutes)
+        event: Event = VideoViewed(
+            view_id=f"{view_id}-{number % 20}",
+            video_id=f"film-{film}",
+            occurred_at=at - timedelta(minutes=late_minutes),
+        )
+        log.append(VideoDeleted(video_id="film-0", occurred_at=at) if film == 6 else event, at)
+    return at
+
+
+@quick
+@given(drawn=some_views, share=st.floats(0, 1), breaks_after=st.integers(1, 60), ticks=st.integers(0, 2))
+async def test_what_was_folded_equals_the_log_however_far_it_is_and_wherever_a_worker_died(
+    world: World, drawn: list[tuple[str, int, int, int]], share: float, breaks_after: int, ticks: int
+) -> None:
+    await world.begin()
+    end = append(world.log, drawn)
+    await world.board.tick(START)
+    for sink, projection in ((world.board, leaderboard), (world.aggregates, statistics)):
+        await world.fold(projection, sink, share=share)
+    for _ in range(ticks):
+        await world.board.tick(end - timedelta(hours=1))
+    world.redis.left = breaks_after
+    try:
+        await world.fold(leaderboard, world.board)
+    except StoreUnavailable:
+        world.redis.left = 1_000_000
+    assert await world.differences() == []
+
+
+async def test_a_batch_that_a_dead_worker_left_in_its_journal_is_counted(world: World) -> None:
+    await world.begin()
+    append(world.log, [("abcdefghijkl"[n % 12], n % 5, 1, 0) for n in range(40)])
+    await world.board.tick(START)
+    left = 30
+    while not await world.redis.keys(f"{world.prefix}*journal*"):
+        left -= 1
+        assert left, "no batch was cut short"
+        await world.begin()
+        append(world.log, [("abcdefghijkl"[n % 12], n % 5, 1, 0) for n in range(40)])
+        await world.board.tick(START)
+        world.redis.left = 30 - left
+        with pytest.raises(StoreUnavailable):
+            await world.fold(leaderboard, world.board)
+        world.redis.left = 1_000_000
+    await world.fold(statistics, world.aggregates)
+    assert await world.differences() == []
+
+
+async def test_a_wrong_count_is_named_wherever_it_is_planted(world: World) -> None:
+    await world.begin()
+    append(world.log, [("a", 1, 1, 0), ("b", 1, 1, 0), ("c", 2, 1, 0)])
+    await world.board.tick(START)
+    await world.fold(leaderboard, world.board)
+    await world.fold(statistics, world.aggregates)
+    assert await world.differences() == []
+    (holder,) = [keys for keys in world.keys if await world.redis.zscore(keys.top("week"), "film-1")]
+    await world.redis.zincrby(holder.top("week"), 3, "film-1")
+    await world.redis.sadd(holder.deleted, "film-2")
+    await world.pool.execute("update hourly_v1 set views = 7 where video_id = 'film-2'")
+    assert await world.differences() == [
+        Difference("week", "film-1", 5, 2),
+        Difference("deleted", "film-2", 1, None),
+        Difference("hourly", "film-2 at 2026-02-27 21h", 7, 1),
+    ]
+
+
+async def test_one_that_was_never_ticked_has_nothing_to_prove(world: World) -> None:
+    await world.begin()
+    with pytest.raises(StoreUnavailable, match="no leaderboard yet"):
+        await world.differences()
