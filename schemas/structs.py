@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from .bounds import EARLIEST, LATEST, MAX_DURATION_SECONDS, PlaybackState
-from .events import Event, PositionUpdated, VideoViewed
+from .events import EVENTS, Event, PositionUpdated, VideoViewed
 
 FINER_THAN_MICROSECONDS = re.compile(rb"\.[0-9]{7}")  # the models cut such a time off, msgspec rounds it
 ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
@@ -73,12 +73,12 @@ class Usual(NamedTuple):
 
 
 USUAL: dict[tuple[str, bytes], Usual] = {
-    (Viewed.topic, Viewed.type.encode()): Usual(
-        msgspec.json.Decoder(Viewed), [attrgetter(name) for name in ("view_id", "video_id", "viewer_id", "session_id")]
-    ),
-    (Moved.topic, Moved.type.encode()): Usual(
-        msgspec.json.Decoder(Moved), [attrgetter(name) for name in ("viewer_id", "video_id", "session_id")]
-    ),
+    (struct.topic, struct.type.encode()): Usual(msgspec.json.Decoder(struct), [attrgetter(name) for name in ids])
+    for struct, ids in (
+        (Viewed, ("view_id", "video_id", "viewer_id", "session_id")),
+        (Moved, ("viewer_id", "video_id", "session_id")),
+    )
+    if struct.type in EVENTS  # an older version takes the long way, past its upcaster
 }
 
 

@@ -1,5 +1,6 @@
 """What was shipped once is kept: a checkout in which a promise is broken fails `make check`, and nothing is overwritten."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,11 @@ class Checkout:
 
     def schemas(self, *arguments: str) -> tuple[int, str]:
         """Runs `python -m schemas` there; what it answers and what it says."""
+        return self.python("-m", "schemas", *arguments)
+
+    def python(self, *arguments: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, "-B", "-m", "schemas", *arguments],
+            [sys.executable, "-B", *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -139,21 +143,47 @@ class VideoWatched(Event):
 EVENTS: dict'''
 
 
-def test_a_breaking_change_is_a_new_version_beside_the_old_one(checkout: Checkout) -> None:
+READ_GOLDEN = """
+from schemas.envelope import decode, decode_usual
+from schemas.golden import goldens
+from tests.records import Kept
+
+for golden in goldens():
+    if golden.type == "entertainmenttime.video.viewed.v1":
+        headers = [(name, value.encode()) for name, value in golden.headers.items()]
+        record = Kept(golden.key.encode(), golden.value.encode(), headers)
+        print((decode_usual([record], "views") or [decode(record, "views")])[0].event)
+"""
+
+
+@pytest.fixture
+def evolved(checkout: Checkout) -> Checkout:
+    """As `docs/evolving.md` has it: a new type in the place of the old one, and an upcaster."""
     checkout.edit("schemas/events.py", "\nEVENTS: dict", NEW_VERSION)
     checkout.edit("schemas/events.py", "        VideoViewed,\n", "        VideoWatched,\n")
     checkout.edit(
         "schemas/upcasters.py",
         "chained({})",
         'chained({"entertainmenttime.video.viewed.v1": Upcaster("entertainmenttime.video.viewed.v2", '
-        'lambda data: data | {"watched_ms": 0})})',
+        'lambda data: data | {"watched_ms": round(1_000 * data.get("watched_seconds", 0))})})',
     )
-    older = (checkout.folder / VIEWED).read_bytes()
-    status, said = checkout.schemas()
+    return checkout
+
+
+def test_a_breaking_change_is_a_new_version_beside_the_old_one(evolved: Checkout) -> None:
+    older = (evolved.folder / VIEWED).read_bytes()
+    status, said = evolved.schemas()
     assert status == 0, said
-    assert (checkout.folder / VIEWED).read_bytes() == older
-    document = (checkout.folder / "schemas/published/asyncapi.yaml").read_text()
+    assert (evolved.folder / VIEWED).read_bytes() == older
+    document = (evolved.folder / "schemas/published/asyncapi.yaml").read_text()
     assert "Older than entertainmenttime.video.viewed.v2, and still read." in document
-    status, said = checkout.schemas("--check")
+    status, said = evolved.schemas("--check")
     assert "entertainmenttime.video.viewed.v2 has no golden record in binary mode" in said
     assert "entertainmenttime.video.viewed.v2 has no golden record in structured mode" in said
+
+
+def test_golden_bytes_of_the_older_version_are_read_as_the_newer_event(evolved: Checkout) -> None:
+    evolved.folder.joinpath("tests/records.py").write_text(ROOT.joinpath("tests/records.py").read_text())
+    status, said = evolved.python("-c", READ_GOLDEN)
+    assert status == 0, said
+    assert re.findall(r"view_id='(\S+)'.*watched_ms=(\d+)", said) == [("view-1", "40000"), ("view:2", "0")]
