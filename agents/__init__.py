@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from compose.settings import WrongSetting
+from compose.telemetry import refuse_to_start
+
 
 def __getattr__(name: str) -> Any:
     if name == "app":
@@ -15,7 +18,9 @@ def __getattr__(name: str) -> Any:
         if root not in sys.path:
             sys.path.insert(0, root)
         # The commands register themselves with the app.
-        from agents import commands
-
+        try:
+            from agents import commands
+        except WrongSetting as error:
+            refuse_to_start(error, "worker")
         return commands.app
     raise AttributeError(name)

@@ -12,7 +12,7 @@ from projections.changes import Change
 from projections.counting import COUNTS, SeenIds
 from projections.projection import Projection, Refused
 from projections.sinks.sink import ChangeRefused, Sink
-from schemas.envelope import Decoded, Record, decode, decode_usual
+from schemas.envelope import Decoded, Record, decode, decode_usual, id_of
 from schemas.errors import Poison, WrongPartition
 from schemas.events import VideoViewed
 from schemas.log import Place, Recorded
@@ -142,6 +142,7 @@ class Folding:
                 "parked a record that cannot be folded",
                 projection=self._projection.name,
                 place=str(parked.place),
+                event_id=id_of(parked.record),
                 reason=parked.reason,
                 detail=parked.detail,
             )

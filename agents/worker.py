@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import faust
 import structlog
 from faust.channels import Channel
+from faust.cli.worker import worker as worker_command
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
@@ -51,9 +52,6 @@ class App(faust.App):
     """Waits for a broker before Faust starts, which would end without one."""
 
     async def on_first_start(self) -> None:
-        start_logging(settings(), "worker")
-        for name in ("faust", "mode"):  # each part that starts and stops would have its line
-            logging.getLogger(name).setLevel(logging.WARNING)
         attempt = 0
         while not await answers(settings().kafka_bootstrap):
             attempt += 1
@@ -62,6 +60,20 @@ class App(faust.App):
             await asyncio.sleep(back_off_seconds(attempt))
         collect_seldom()
         await super().on_first_start()
+
+
+class Worker(faust.Worker):
+    """Says what it has to say in the log alone: Faust's banner, its spinner and its own set-up of logging would come between."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "quiet": True, "override_logging": False})
+        self.spinner = None
+        start_logging(settings(), "worker")
+        for name in ("faust", "mode"):  # each part that starts and stops would have its line
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+worker_command.on_worker_created = lambda command, worker: None  # type: ignore[method-assign, assignment]
 
 
 def new_app(settings: Settings) -> faust.App:
@@ -81,6 +93,7 @@ def new_app(settings: Settings) -> faust.App:
         broker_session_timeout=6,
         broker_heartbeat_interval=2,
         logging_config=None,
+        Worker=Worker,
     )
 
 

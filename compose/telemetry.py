@@ -1,8 +1,15 @@
 """Log lines for a person or for a machine, the same in every process."""
 
+import json
 import logging
+import os
 import sys
+import threading
 import time
+from collections import OrderedDict
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import NoReturn
 
 import structlog
 
@@ -12,6 +19,7 @@ from compose.settings import Settings
 TALKATIVE = ("aiokafka", "elastic_transport", "asyncio", "kafka", "aiohttp.access")
 
 AGAIN_AFTER_SECONDS = 60.0
+REMEMBERED_LINES = 1_000  # a library that puts values into its messages has no end of them
 
 
 class Seldom(logging.Filter):
@@ -19,7 +27,7 @@ class Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], float] = {}
+        self._said: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(TALKATIVE):
@@ -28,13 +36,24 @@ class Seldom(logging.Filter):
         if now - self._said.get(line, -AGAIN_AFTER_SECONDS) < AGAIN_AFTER_SECONDS:
             return False
         self._said[line] = now
+        self._said.move_to_end(line)
+        if len(self._said) > REMEMBERED_LINES:
+            self._said.popitem(last=False)
         return True
 
 
 def start_logging(settings: Settings, service: str) -> None:
-    """Send structlog's lines and the standard library's to standard error, with `service` on each."""
+    """Send structlog's lines and the standard library's to standard error, with `service` on each; for a machine, one JSON object a line,
+    whatever is said, also by warnings and by what nobody caught.
+    """
+
+    def add_service(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["service"] = service
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_service,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -69,7 +88,27 @@ def start_logging(settings: Settings, service: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
+    logging.captureWarnings(True)
+    if settings.log_format == "json":
+        sys.excepthook = _say_uncaught
+        threading.excepthook = lambda what: _say_uncaught(what.exc_type, what.exc_value, what.exc_traceback)
+
+
+def refuse_to_start(error: Exception, service: str) -> NoReturn:
+    """The end of a process that cannot begin, in one sentence: its settings may be what is wrong, so nothing is asked of them."""
+    if os.environ.get("ET_LOG_FORMAT") == "json":
+        timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        line = {"event": str(error), "service": service, "level": "critical", "timestamp": timestamp}
+        print(json.dumps(line), file=sys.stderr)
+    else:
+        print(f"the {service} cannot start: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _say_uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("uncaught").critical("an error that nobody caught", exc_info=(kind, error, trace))  # type: ignore[arg-type]
 
 
 def _keep(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -3,7 +3,7 @@
 import sys
 
 from compose.settings import WrongSetting, settings
-from compose.telemetry import start_logging
+from compose.telemetry import refuse_to_start, start_logging
 from gateway.processes import Parent, run
 
 
@@ -11,8 +11,7 @@ def main() -> int:
     try:
         configured = settings()
     except WrongSetting as error:
-        print(error, file=sys.stderr)
-        return 2
+        refuse_to_start(error, "gateway")
     start_logging(configured, "gateway")
     if configured.gateway_processes == 1:
         run()

@@ -21,6 +21,7 @@ STRUCTURED = b"application/cloudevents+json"
 BINARY = b"application/json"
 MAX_VALUE_BYTES = 512 * 1024  # far above the largest passport, far below what would stall a batch
 MAX_ATTRIBUTE_LENGTH = 512
+LONGEST_SHOWN_ID = 64  # in bytes: no id of ours is as long
 
 Headers = Iterable[tuple[str, bytes]]
 
@@ -73,6 +74,13 @@ def encode(event: Event, *, event_id: str, source: str) -> Message:
             ("content-type", BINARY),
         ],
     )
+
+
+def id_of(record: Record) -> str | None:
+    """The id that a record in binary mode says it has, be it an event or not; None where it says none that can be shown."""
+    raw = dict(record.headers).get("ce_id") or b""
+    text = raw[:LONGEST_SHOWN_ID].decode(errors="replace")
+    return text if text and text.isprintable() else None
 
 
 def decode(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Decoded:

@@ -43,12 +43,10 @@ class Totals(NamedTuple):
 class Worker:
     """A worker process, and all that it said."""
 
-    def __init__(
-        self, settings: Settings, servers: Servers, log: Path, *, name: str = "", metrics_port: int = 0
-    ) -> None:
+    def __init__(self, settings: Settings, servers: Servers, log: Path, *, name: str = "", **environment: str) -> None:
         self._command = [sys.executable, "-m", "faust", "-A", "agents", "--loop", "uvloop", "worker", "--without-web"]
         self._environment = {**os.environ, **servers.endpoints(settings.prefix), "ET_WORKER_ID": name}
-        self._environment["ET_WORKER_METRICS_PORT"] = str(metrics_port)
+        self._environment |= environment
         self.log = log
         self.start()
 
@@ -85,11 +83,11 @@ class Worker:
 
 @contextmanager
 def working(
-    settings: Settings, servers: Servers, folder: Path, *names: str, metrics_port: int = 0
+    settings: Settings, servers: Servers, folder: Path, *names: str, **environment: str
 ) -> Iterator[list[Worker]]:
     """A worker for each of `names`, killed at the end."""
     workers = [
-        Worker(settings, servers, folder / f"worker-{i}.log", name=name, metrics_port=metrics_port)
+        Worker(settings, servers, folder / f"worker-{i}.log", name=name, **environment)
         for i, name in enumerate(names or [""])
     ]
     try:

@@ -19,7 +19,7 @@ from compose.connections import open_postgres
 from compose.log import open_log
 from compose.settings import Settings, WrongSetting, settings
 from compose.storage import open_storage
-from compose.telemetry import start_logging
+from compose.telemetry import refuse_to_start, start_logging
 from projections.queries.versions import open_versions
 
 logger = structlog.get_logger(__name__)
@@ -64,13 +64,12 @@ async def work_until_told(settings: Settings) -> None:
 
 
 def main() -> int:
-    """The exit status: 0 after TERM or INT, 1 with a sentence when it cannot work here."""
+    """The exit status: 0 after TERM or INT, 2 with a sentence when it cannot work here."""
     try:
         start_logging(settings(), "media")
         asyncio.run(work_until_told(settings()))
     except (WrongSetting, SandboxUnavailable, PermissionError) as error:
-        print(f"the media worker cannot start: {error}", file=sys.stderr)
-        return 1
+        refuse_to_start(error, "media worker")
     return 0
 
 

@@ -245,7 +245,7 @@ async def test_a_worker_tells_what_it_reads_and_why_it_stands_still(
 ) -> None:
     await provision_log(settings)
     port = free_port()
-    with working(settings, servers, tmp_path, "mine", metrics_port=port) as (worker,):
+    with working(settings, servers, tmp_path, "mine", ET_WORKER_METRICS_PORT=str(port)) as (worker,):
         await produce(settings, [viewed("view", "film"), viewed("view", "film")])
         await settled(settings, Counter(film=1))
 
@@ -266,6 +266,28 @@ async def test_a_worker_tells_what_it_reads_and_why_it_stands_still(
         rows = await until(lambda: stuck(settings))
     assert {(row["projection"], row["worker"]) for row in rows} >= {("views", "mine")}
     assert "faust -A agents rebuild views" in "".join(row["why"] for row in rows)
+
+
+async def test_every_line_of_a_run_is_one_json_object_and_names_the_event_that_it_is_about(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    await provision_log(settings)
+    with working(settings, servers, tmp_path, ET_LOG_FORMAT="json") as (worker,):
+        async with producing(settings) as producer:
+            message = encode(viewed("good", "film"), event_id="the-event", source="/tests")
+            await producer.send_and_wait(
+                settings.named("views"), b"no json", message.key, headers=message.headers, partition=3
+            )
+
+        async def parked() -> bool:
+            return "the-event" in worker.said
+
+        await until(parked)
+        assert worker.stop() == 0
+    lines = [json.loads(line) for line in worker.said.splitlines()]
+    assert {line["service"] for line in lines} == {"worker"}
+    assert {line["event_id"] for line in lines if "parked" in line["event"]} == {"the-event"}
+    assert {line["reason"] for line in lines if "parked" in line["event"]} == {"undecodable"}
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
