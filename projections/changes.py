@@ -51,7 +51,19 @@ class Remove(NamedTuple):
     key: Values
 
 
-Change = Increment | Upsert | Append | Remove
+class Forget(NamedTuple):
+    """Nothing stays of the rows of `table` that hold `key`, one column and its value: they drop, or with `blank` lose those columns.
+
+    It is for good, and for rows that come later too: a sink keeps what is forgotten in a set that only grows. Events of different topics
+    are folded in any order, and the same must come of it.
+    """
+
+    table: str
+    key: Values
+    blank: tuple[str, ...] = ()
+
+
+Change = Increment | Upsert | Append | Remove | Forget
 
 
 def upserts_of(append: Append) -> Iterator[Upsert]:

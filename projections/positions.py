@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from projections.changes import Change, Upsert
+from projections.changes import Change, Forget, Upsert
 from projections.projection import Projection
-from schemas.events import PositionUpdated
+from schemas.events import PositionUpdated, ViewerForgotten
 
 CREDITS_SHARE = 0.05  # of the duration: who stops in the credits has seen the film
 
-positions = Projection("positions", version=1, topics=("positions",))
+positions = Projection("positions", version=1, topics=("positions", "viewers"))
 
 
 def in_credits(position_seconds: float, duration_seconds: float | None) -> bool:
@@ -45,3 +45,8 @@ def remember(event: PositionUpdated, table: str) -> Iterator[Change]:
 @positions.on
 def remember_position(event: PositionUpdated) -> Iterator[Change]:
     yield from remember(event, "positions")
+
+
+@positions.on
+def forget_viewer(event: ViewerForgotten) -> Iterator[Change]:
+    yield Forget("positions", key={"viewer_id": event.viewer_id})

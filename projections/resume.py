@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 
-from projections.changes import Change
+from projections.changes import Change, Forget
 from projections.positions import remember
 from projections.projection import Projection
-from schemas.events import PositionUpdated
+from schemas.events import PositionUpdated, ViewerForgotten
 
-resume = Projection("resume", version=1, topics=("positions",))
+resume = Projection("resume", version=2, topics=("positions", "viewers"))
 
 
 @resume.on
 def remember_position(event: PositionUpdated) -> Iterator[Change]:
     yield from remember(event, "resume")
+
+
+@resume.on
+def forget_viewer(event: ViewerForgotten) -> Iterator[Change]:
+    yield Forget("resume", key={"viewer_id": event.viewer_id})

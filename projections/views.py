@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from projections.changes import Append, Change
+from projections.changes import Append, Change, Forget
 from projections.counting import Counts, Duplicate, FromTheFuture, Verdict
 from projections.projection import Projection, Refused
-from schemas.events import VideoViewed
+from schemas.events import VideoViewed, ViewerForgotten
 from schemas.log import Recorded, moment_of
 
-views = Projection("views", version=2, topics=("views",), counts_once=True)
+views = Projection("views", version=2, topics=("views", "viewers"), counts_once=True)
 
 PLACE = ("log_partition", "log_offset")
 
@@ -69,3 +69,9 @@ def _told(verdict: Verdict) -> tuple[str | None, int | None, float | None]:
             return "future", None, ahead_seconds
         case Counts():
             return None, None, None
+
+
+@views.on
+def forget_viewer(event: ViewerForgotten) -> Iterator[Change]:
+    """The view still counts, and nobody knows whose it was; a session's id would tell which views were of one person."""
+    yield Forget("views", key={"viewer_id": event.viewer_id}, blank=("viewer_id", "session_id"))

@@ -20,6 +20,7 @@ from schemas.events import (
     VideoTranscoded,
     VideoUploaded,
     VideoViewed,
+    ViewerForgotten,
 )
 from schemas.log import Place, Recorded
 
@@ -71,8 +72,14 @@ def deleted(video: str, *, at: str = "20:05") -> VideoDeleted:
     return VideoDeleted(video_id=video, occurred_at=moment(at))
 
 
-def viewed(video: str, view: str = "view-1", *, at: str = "20:10") -> VideoViewed:
-    return VideoViewed(view_id=view, video_id=video, occurred_at=moment(at))
+def viewed(
+    video: str, view: str = "view-1", *, at: str = "20:10", viewer: str | None = None, session: str | None = None
+) -> VideoViewed:
+    return VideoViewed(view_id=view, video_id=video, viewer_id=viewer, session_id=session, occurred_at=moment(at))
+
+
+def forgotten(viewer: str, *, at: str = "20:20") -> ViewerForgotten:
+    return ViewerForgotten(viewer_id=viewer, occurred_at=moment(at))
 
 
 def stopped(

@@ -24,6 +24,7 @@ from schemas.events import (
     VideoTranscoded,
     VideoUploaded,
     VideoViewed,
+    ViewerForgotten,
 )
 from schemas.partitions import partition_of
 from schemas.streams import streams
@@ -97,8 +98,14 @@ class _Writer:
         for number in range(records):
             # Ever closer together: a tenth of them within the last two hours.
             self._now = self._first + SPAN * (number / records) ** 0.3
-            topic = self._chance.choices(("views", "positions", "videos"), (5, 2, 3))[0]
-            event = {"views": self._view, "positions": self._position, "videos": self._film}[topic]()
+            topic = self._chance.choices(("views", "positions", "videos", "viewers"), (50, 20, 30, 1))[0]
+            happening: dict[str, Callable[[], Event]] = {
+                "views": self._view,
+                "positions": self._position,
+                "videos": self._film,
+                "viewers": self._forgetting,
+            }
+            event = happening[topic]()
             self._append(encode(event, event_id=f"event-{next(self._numbers)}", source="/tests"))
         return {partition: PartitionInMemory(partition, found) for partition, found in self._log.items()}
 
@@ -161,6 +168,10 @@ class _Writer:
             session_id=self._chance.choice([None, "tv", "phone"]),
             state=self._chance.choice([None, "playing", "paused", "stopped"]),
         )
+
+    def _forgetting(self) -> ViewerForgotten:
+        """Of those who go on watching: another service may not have heard of it yet."""
+        return ViewerForgotten(viewer_id=self._chance.choice(VIEWERS[:2]), occurred_at=self._now)
 
     def _film(self) -> Event:
         at: dict[str, Any] = {"video_id": self._film_id(), "occurred_at": self._now}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from projections.changes import Append, Change, Increment, Remove, Upsert, Values, upserts_of
+from projections.changes import Append, Change, Forget, Increment, Remove, Upsert, Values, upserts_of
 from projections.projection import Projection
 from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity, Step
 from schemas.log import Place
@@ -20,6 +20,7 @@ class MemorySink:
     def __init__(self, projection: Projection) -> None:
         self._projection = projection
         self._tables: dict[str, dict[Key, dict[str, Any]]] = {}
+        self._forgotten: dict[str, list[Forget]] = {}
         self._checkpoints: dict[tuple[str, int], Checkpoint] = {}
         self._steps: dict[tuple[str, int], str | None] = {}
 
@@ -56,6 +57,7 @@ class MemorySink:
 
     async def drop(self) -> None:
         self._tables.clear()
+        self._forgotten.clear()
         self._checkpoints.clear()
         self._steps.clear()
 
@@ -75,15 +77,34 @@ class MemorySink:
             for key in [key for key in rows if change.key.items() <= dict(key).items()]:
                 del rows[key]
             return
-        row = rows.setdefault(_key(change.key), {})
+        if isinstance(change, Forget):
+            self._forgotten.setdefault(change.table, []).append(change)
+            for key in list(rows):
+                _forget(rows, key, change)
+            return
+        key = _key(change.key)
+        row = rows.setdefault(key, {})
         if isinstance(change, Increment):
             row[change.column] = row.get(change.column, 0) + change.by
         elif _is_newer(change, row):
             row.update(change.values)
+        for forgotten in self._forgotten.get(change.table, ()):
+            _forget(rows, key, forgotten)
 
 
 def _key(key: Values) -> Key:
     return tuple(sorted(key.items()))
+
+
+def _forget(rows: dict[Key, dict[str, Any]], key: Key, forgotten: Forget) -> None:
+    """Drop or blank the row at `key`, if it holds what is forgotten."""
+    row = rows.get(key)
+    if row is None or not forgotten.key.items() <= (dict(key) | row).items():
+        return
+    if forgotten.blank:
+        row.update(dict.fromkeys(forgotten.blank))
+    else:
+        del rows[key]
 
 
 def _is_newer(change: Upsert, row: Mapping[str, Any]) -> bool:

@@ -12,13 +12,15 @@ import asyncpg
 import orjson
 import structlog
 
-from projections.changes import Append, Change, Increment, Upsert
+from projections.changes import Append, Change, Forget, Increment, Upsert
 from projections.projection import Projection
+from projections.sinks.postgres_forgetting import Forgotten
 from projections.sinks.rows import Shape, Statement, statements
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
 from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
+FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
@@ -107,6 +109,7 @@ class PostgresSink:
         self._projection = projection
         self._frozen_seconds = frozen_seconds
         self._types: Mapping[tuple[str, str], str] = {}
+        self._forgotten: Mapping[str, Forgotten] = {}
 
     async def prepare(self) -> None:
         sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
@@ -194,9 +197,18 @@ class PostgresSink:
     async def _learn_types(self) -> None:
         rows = await self._pool.fetch(COLUMN_TYPES)
         self._types = {(row["table_name"], row["column_name"]): row["type"] for row in rows}
+        suffix = f"_v{self._projection.version}"
+        self._forgotten = {
+            table: Forgotten(name, table + suffix, column)
+            for name, column in self._types
+            if column != "blank" and name.endswith(FORGOTTEN + suffix)
+            for table in [name.removesuffix(FORGOTTEN + suffix)]
+        }
 
     def _write(self, statement: Statement) -> Callable[[Any], Awaitable[None]]:
         """What writes the statement's rows over a connection."""
+        if forgotten := self._forgotten.get(statement.shape.table):
+            return lambda connection: self._write_living(connection, statement, forgotten)
         if statement.shape.kind is Append:
             return lambda connection: self._append(connection, statement)
         sql, arrays = self._sql(statement.shape), self._arrays(statement)
@@ -205,6 +217,19 @@ class PostgresSink:
             await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
 
         return execute
+
+    async def _write_living(self, connection: Any, statement: Statement, forgotten: Forgotten) -> None:
+        """Of a table that forgets."""
+        if statement.shape.kind is Forget:
+            await forgotten.add(connection, statement, seconds=APPLY_SECONDS)
+            return
+        living = await forgotten.without(connection, statement, seconds=APPLY_SECONDS)
+        if not living.rows:
+            return
+        if living.shape.kind is Append:
+            await self._append(connection, living)
+        else:
+            await connection.execute(self._sql(living.shape), *self._arrays(living), timeout=APPLY_SECONDS)
 
     async def _append(self, connection: Any, statement: Statement) -> None:
         """By COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""

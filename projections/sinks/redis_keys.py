@@ -64,6 +64,15 @@ class Keys(NamedTuple):
         """A hash: the registers of each session in which this viewer watched this film."""
         return f"{self.root}at:{viewer_id}/{video_id}"
 
+    def films(self, viewer_id: str) -> str:
+        """A set: the films that this viewer has a `position` in."""
+        return f"{self.root}of:{viewer_id}"
+
+    @property
+    def forgotten(self) -> str:
+        """A set: the pseudonyms that are forgotten."""
+        return self.root + "forgotten"
+
 
 def shards_of(prefix: str, projection: str, version: int, shards: int) -> list[Keys]:
     """The keys of each shard of a projection."""

@@ -1,4 +1,4 @@
-"""Resume positions in Redis: a hash a viewer and film, in it the registers of each session."""
+"""Resume positions in Redis: a hash a viewer and film, in it the registers of each session; and a set of the films of each viewer."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 from redis.asyncio import Redis
 
-from projections.changes import Change, Upsert
+from projections.changes import Change, Forget, Upsert
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_scripts import Script
@@ -27,34 +27,50 @@ class Registers:
         return {}
 
     def identity(self, change: Change) -> str:
-        return str(_register(change).key["viewer_id"])
+        return str(_placed(change).key["viewer_id"])
 
     def merge(self, rows: Rows, change: Change) -> None:
-        """The greatest moment stays, of equals the later in the log."""
-        register = _register(change)
-        key, name = register.key, register.newest_by
+        """The greatest moment stays, of equals the later in the log. Who is forgotten is so whatever else a batch says of them."""
+        placed = _placed(change)
+        if isinstance(placed, Forget):
+            rows[placed.key["viewer_id"],] = None
+            return
+        key, name = placed.key, placed.newest_by
         assert name is not None
-        moment = (register.values[name] - EPOCH) // MICROSECOND
+        moment = (placed.values[name] - EPOCH) // MICROSECOND
         row = key["viewer_id"], key["video_id"], f"{key['session_id']}/{name}"
         kept = rows.get(row)
         if kept is None or kept[0] <= moment:
-            rows[row] = moment, {column: value for column, value in register.values.items() if column != name}
+            rows[row] = moment, {column: value for column, value in placed.values.items() if column != name}
 
     def pieces(self, rows: Rows, most: int) -> list[Piece]:
         items = list(rows.items())
         return [items[first : first + most] for first in range(0, len(items), most)]
 
     async def write(self, rows: Rows, move: Move) -> bool:
-        keys: dict[str, int] = {}
+        viewers: dict[str, int] = {}
+        hashes: dict[tuple[str, str], int] = {}
         registers: list[str | bytes | int] = []
-        for (viewer_id, video_id, field), (moment, values) in rows.items():
-            number = keys.setdefault(self._keys.position(viewer_id, video_id), len(keys) + 1)
-            registers += number, field, moment, orjson.dumps(values)
-        names = list(keys)
+        for viewer_id, *rest in rows:
+            viewers.setdefault(viewer_id, len(viewers) + 1)
+            if rest:
+                video_id, field = rest
+                number = hashes.setdefault((viewer_id, video_id), len(hashes) + 1)
+                moment, values = rows[viewer_id, video_id, field]
+                registers += number, field, moment, orjson.dumps(values)
+        names = [*map(self._keys.films, viewers), *(self._keys.position(*place) for place in hashes)]
+        keys = self._keys
         answer = await MERGE.run(
             self._redis,
-            [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place), *names],
-            [*move, *registers],
+            [keys.checkpoints, keys.state, keys.journal(move.place), keys.forgotten, *names],
+            [
+                *move,
+                len(viewers),
+                len(hashes),
+                *(word for viewer in viewers for word in (viewer, int((viewer,) in rows), keys.position(viewer, ""))),
+                *(word for viewer_id, video_id in hashes for word in (viewers[viewer_id], video_id)),
+                *registers,
+            ],
         )
         if answer[0] == b"refused":
             refused = names[answer[1] - 1]
@@ -65,18 +81,23 @@ class Registers:
         """A position does not age."""
 
     def keys(self, rows: Rows) -> dict[str, str]:
-        return {self._keys.position(viewer_id, video_id): "hash" for viewer_id, video_id, _ in rows}
+        hashes = {self._keys.position(row[0], row[1]): "hash" for row in rows if len(row) > 1}
+        return hashes | {self._keys.films(row[0]): "set" for row in rows}
 
     def in_the_way(self, key: str, why: str) -> Exception:
-        return Refused(
-            f"{key} is in the way: {why}",
-            lambda change: (
-                self._keys.position(_register(change).key["viewer_id"], _register(change).key["video_id"]) == key
-            ),
-        )
+        def concerns(change: Change) -> bool:
+            place = _placed(change).key
+            return key in (
+                self._keys.films(place["viewer_id"]),
+                self._keys.position(place["viewer_id"], place.get("video_id", "")),
+            )
+
+        return Refused(f"{key} is in the way: {why}", concerns)
 
 
-def _register(change: Change) -> Upsert:
+def _placed(change: Change) -> Upsert | Forget:
     if isinstance(change, Upsert) and change.table == "resume" and change.newest_by is not None:
+        return change
+    if isinstance(change, Forget) and change.table == "resume" and not change.blank:
         return change
     raise Refused(f"positions take registers of `resume`, not {change}", lambda other: other == change)

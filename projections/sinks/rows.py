@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from projections.changes import Append, Change, Increment, Remove, Upsert
+from projections.changes import Append, Change, Forget, Increment, Remove, Upsert
 
 Key = tuple[Any, ...]
 
@@ -32,14 +32,16 @@ def shape_of(change: Change) -> Shape:
         return Shape(Increment, change.table, tuple(change.key), (change.column,), None)
     if isinstance(change, Upsert):
         return Shape(Upsert, change.table, tuple(change.key), tuple(change.values), change.newest_by)
+    if isinstance(change, Forget):
+        return Shape(Forget, change.table, tuple(change.key), change.blank, None)
     return Shape(Remove, change.table, tuple(change.key), (), None)
 
 
 def statements(changes: Iterable[Change]) -> Iterator[Statement]:
     """The statements that, one after the other, do what the changes do one by one.
 
-    Changes of one shape share a statement, unless another change to the same row lies between them; a Remove and an Append part what comes
-    before from what comes after, since they stand for many rows.
+    Changes of one shape share a statement, unless another change to the same row lies between them; what comes
+    before a Remove, a Forget or an Append is parted from what comes after, since they stand for many rows.
     """
     groups: list[tuple[Shape, dict[Key, tuple[Any, ...]]]] = []
     latest: dict[tuple[str, Key], int] = {}
@@ -58,7 +60,7 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
             at = by_shape[shape] = len(groups)
             groups.append((shape, {}))
         latest[change.table, key] = at
-        if isinstance(change, Remove):
+        if isinstance(change, Remove | Forget):
             floor = len(groups)
         _reduce(groups[at][1], key, change)
     for shape, rows in groups:
@@ -69,10 +71,10 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
         yield Statement(shape, list(ordered))
 
 
-def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upsert | Remove) -> None:
+def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upsert | Remove | Forget) -> None:
     if isinstance(change, Increment):
         rows[key] = (rows.get(key, (0,))[0] + change.by,)
-    elif isinstance(change, Remove):
+    elif isinstance(change, Remove | Forget):
         rows[key] = ()
     elif key not in rows or change.newest_by is None:
         rows[key] = tuple(change.values.values())

@@ -31,10 +31,11 @@ from projections.views import views
 from schemas.envelope import Decoded
 from schemas.events import Event, VideoViewed
 from tests.contract.gates import Gated, GatedPool, Gates, gone
-from tests.given import EVENING, announced, deleted, recorded, stopped, transcoded, uploaded, viewed
+from tests.given import EVENING, announced, deleted, forgotten, recorded, stopped, transcoded, uploaded, viewed
 
 NOW = EVENING + timedelta(minutes=59)  # every view below lies within its hour
 VIDEOS, VIEWERS = ("alien", "heat", "ran"), ("ann", "bob")
+FORGETTING = 5
 ticks = itertools.count()
 
 
@@ -42,11 +43,36 @@ def views_of(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
     return [viewed(cast[n % 3], f"view-{i}", at=f"20:{n % 60:02}") for i, n in enumerate(numbers)]
 
 
+def whose(n: int, cast: Sequence[str]) -> str:
+    """A viewer of the partition that has this cast."""
+    return viewers_of(cast)[n % 2]
+
+
+def viewers_of(cast: Sequence[str]) -> list[str]:
+    return [f"{viewer}-{cast[0].rpartition('-')[2]}" for viewer in VIEWERS]
+
+
+def is_forgetting(n: int) -> bool:
+    return n % 12 == FORGETTING
+
+
+def views_of_viewers(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
+    """Some viewers are forgotten before their last view, or even before their first."""
+    return [
+        forgotten(whose(n // 12, cast))
+        if is_forgetting(n)
+        else viewed(cast[n % 3], f"view-{i}", at=f"20:{n % 60:02}", viewer=whose(n, cast), session="tv")
+        for i, n in enumerate(numbers)
+    ]
+
+
 def positions_of(numbers: Sequence[int], cast: Sequence[str]) -> list[Event]:
     states = ("playing", "paused", None)
     return [
-        stopped(
-            VIEWERS[n % 2],
+        forgotten(whose(n // 12, cast))
+        if is_forgetting(n)
+        else stopped(
+            whose(n, cast),
             cast[n % 3],
             at=f"20:{n % 60:02}:{i % 60:02}",
             seconds=n,
@@ -168,7 +194,7 @@ class PostgresRegisters(Postgres):
 
 
 class PostgresRows(Postgres):
-    name, projection, events_of = "postgres rows", views, views_of
+    name, projection, events_of = "postgres rows", views, views_of_viewers
 
     async def state(self, partition: int) -> Any:
         sql = "select * from views_v2 where log_partition = $1 order by log_offset"
@@ -244,7 +270,7 @@ class RedisRegisters(RedisStore):
 
     async def state(self, partition: int) -> Any:
         reads = Resume(self._redis, self._prefix, Versions())
-        places = [(video, viewer) for video in cast_of(partition) for viewer in VIEWERS]
+        places = [(video, viewer) for video in cast_of(partition) for viewer in viewers_of(cast_of(partition))]
         found = [await reads.position(viewer, video) for video, viewer in places]
         return [
             {"video_id": video, "viewer_id": viewer} | stopped._asdict()

@@ -20,7 +20,8 @@ from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, 
 from projections.statistics import statistics
 from projections.views import views
 from schemas.log import Place
-from tests.given import EVENING, announced, deleted, progressed, recorded, transcoded, uploaded, viewed
+from tests.contract.gates import GatedPool, Gates
+from tests.given import EVENING, announced, deleted, forgotten, progressed, recorded, transcoded, uploaded, viewed
 
 pytestmark = pytest.mark.usefixtures("postgres")
 
@@ -219,3 +220,55 @@ async def test_rows_that_are_there_already_are_written_over(pool: Any) -> None:
     await sink.apply(folded, expected=START, next_offset=2)
     assert await pool.fetchval("select count(*) from views_v2") == 2
     assert (await sink.checkpoint("views", 0, LOG)).next_offset == 2
+
+
+async def forgetting(pool: Any, gates: Gates | None = None) -> PostgresSink:
+    """The raw views as another worker holds them."""
+    made = PostgresSink(GatedPool(pool, gates) if gates else pool, views)
+    await made.prepare()
+    return made
+
+
+ANN_WATCHES, ANN_IS_FORGOTTEN = [viewed("heat", viewer="ann", session="tv")], [forgotten("ann")]
+
+
+@pytest.mark.parametrize("first", ["the view", "the forgetting"])
+async def test_a_view_that_is_written_while_its_viewer_is_forgotten_names_nobody(pool: Any, first: str) -> None:
+    """Whoever is not yet committed is invisible to the other, which therefore has to wait."""
+    order = [("views", ANN_WATCHES), ("viewers", ANN_IS_FORGOTTEN)]
+    if first == "the forgetting":
+        order.reverse()
+    gates = Gates(OSError("cut"))
+    early, late = await forgetting(pool, gates), await forgetting(pool)
+    is_whole, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fold(sink: PostgresSink, topic: str, events: Any, partition: int = 0) -> None:
+        place = (await sink.checkpoint(topic, partition, LOG)).place
+        await sink.apply(list(views.fold(recorded(events, partition=partition))), expected=place, next_offset=1)
+
+    gates.passed = 0
+    await fold(early, *order[0], 9)
+    before_commit, gates.passed = gates.passed - 2, 0
+
+    async def hold(number: int) -> None:
+        if number == before_commit:
+            is_whole.set()
+            await go_on.wait()
+
+    gates.hold = hold
+    one = asyncio.create_task(fold(early, *order[0]))
+    await asyncio.wait_for(is_whole.wait(), 10)
+    other = asyncio.create_task(fold(late, *order[1]))
+    await asyncio.wait([other], timeout=0.3)
+    go_on.set()
+    await asyncio.gather(one, other)
+    rows = await pool.fetch("select viewer_id, session_id from views_v2 where log_partition = 0")
+    assert [tuple(row) for row in rows] == [(None, None)]
+
+
+async def test_a_forgotten_viewer_is_found_by_an_index(pool: Any) -> None:
+    await forgetting(pool)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("set local enable_seqscan = off")
+        plan = await connection.fetch("explain select 1 from views_v2 where viewer_id = any($1::text[])", ["ann"])
+    assert "views_v2_of_viewer" in str(plan)

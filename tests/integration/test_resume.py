@@ -15,7 +15,7 @@ from compose.settings import Settings
 from projections.changes import Change
 from projections.queries.resume import Resume, Stopped
 from projections.queries.versions import Version, Versions
-from projections.resume import remember_position, resume
+from projections.resume import forget_viewer, remember_position, resume
 from projections.sinks.memory import MemorySink
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import Keys
@@ -23,6 +23,7 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import ChangeRefused, LogIdentity
 from schemas.events import PositionUpdated
 from schemas.log import Place
+from tests.given import forgotten, stopped
 
 pytestmark = pytest.mark.usefixtures("redis")
 
@@ -48,9 +49,9 @@ async def client(settings: Settings) -> AsyncIterator[Redis]:
         yield redis
 
 
-async def fold(sink: RedisSink | MemorySink, changes: list[Change], batch: int) -> None:
+async def fold(sink: RedisSink | MemorySink, changes: list[Change], batch: int, partition: int = 0) -> None:
     await sink.prepare()
-    place = (await sink.checkpoint("positions", 0, LOG)).place
+    place = (await sink.checkpoint("positions", partition, LOG)).place
     for first in range(0, len(changes), batch):
         piece = changes[first : first + batch]
         await sink.apply(
@@ -83,7 +84,7 @@ async def test_the_answer_is_that_of_the_plain_fold(
     sink, memory = RedisSink(client, resume, prefix, shards=shards, limits=Limits(rows=3)), MemorySink(resume)
     await fold(sink, changes, batch)
     await fold(memory, changes, len(changes) or 1)
-    answers = Resume(client, prefix, Versions([Version(resume.name, 1, 1, shards, "active")]))
+    answers = Resume(client, prefix, Versions([Version(resume.name, 2, 2, shards, "active")]))
     for viewer_id in ("ann", "bob"):
         for video_id in ("heat", "alien"):
             assert await answers.position(viewer_id, video_id) == answer(memory, viewer_id, video_id)
@@ -95,8 +96,8 @@ async def test_a_key_of_a_wrong_type_refuses_the_changes_that_meet_it_and_nothin
     client: Redis, settings: Settings, rows: int
 ) -> None:
     sink = RedisSink(client, resume, settings.prefix, limits=Limits(rows=rows))
-    await client.set(Keys(settings.prefix, "resume", 1).position("ann", "heat"), "in the way")
-    await client.hset(Keys(settings.prefix, "resume", 1).state, "epoch", "begun")
+    await client.set(Keys(settings.prefix, "resume", resume.version).position("ann", "heat"), "in the way")
+    await client.hset(Keys(settings.prefix, "resume", resume.version).state, "epoch", "begun")
     changes = [
         change
         for viewer_id in ("bob", "ann")
@@ -110,3 +111,23 @@ async def test_a_key_of_a_wrong_type_refuses_the_changes_that_meet_it_and_nothin
     assert refused.value.changes == changes[2:]
     assert (await sink.checkpoint("positions", 0, LOG)).next_offset == 0
     assert await Resume(client, settings.prefix, Versions()).position("bob", "heat") is None
+
+
+async def test_nothing_in_redis_tells_of_a_forgotten_viewer_but_that_they_are(
+    client: Redis, settings: Settings
+) -> None:
+    sink = RedisSink(client, resume, settings.prefix)
+    for seconds, viewer_id in enumerate(["ann", "bob", "ann"]):
+        changes = [
+            change
+            for video_id in ("heat", "alien")
+            for change in remember_position(stopped(viewer_id, video_id, at="20:10", seconds=seconds))
+        ]
+        await fold(sink, changes, 10, partition=seconds)
+        if seconds == 0:
+            await fold(sink, list(forget_viewer(forgotten("ann"))), 10, partition=7)
+    found = [key.decode() async for key in client.scan_iter(match=f"{settings.prefix}*")]
+    assert not [key for key in found if "ann" in key]
+    assert await client.smembers(Keys(settings.prefix, "resume", resume.version).forgotten) == {b"ann"}
+    assert await Resume(client, settings.prefix, Versions()).position("ann", "heat") is None
+    assert await Resume(client, settings.prefix, Versions()).position("bob", "heat") is not None
