@@ -25,9 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(servers.endpoints(servers.prefix))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those that need nothing first: meanwhile the servers start."""
-    items.sort(key=lambda item: next((ORDER.index(part) for part in item.path.parts if part in ORDER), len(ORDER)))
+
+    def place(item: pytest.Item) -> int:
+        parts = item.path.relative_to(config.rootpath).parts
+        return next((ORDER.index(part) for part in parts if part in ORDER), len(ORDER))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,6 +1,7 @@
 """One scenario on servers of its own: traffic, faults, rest, and the verdict."""
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -51,6 +52,8 @@ class Outcome(NamedTuple):
 
 async def run(scenario: Scenario, seed: int, seconds: float, folder: Path, say: Callable[[str], None]) -> Outcome:
     """Histories and logs stay in `folder`."""
+    # A broker that is gone is what we are here for: the clients need not say it each time.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)  # noqa: ASYNC240
     servers = Servers("local")

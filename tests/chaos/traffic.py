@@ -94,6 +94,7 @@ class StraightToKafka(Producer):
                     await self._open()
                 assert self._producer is not None
                 sent = await self._producer.send(self._settings.named(topic), value, key.encode(), headers=headers)
+                sent.add_done_callback(_heard)
                 recorded = await asyncio.shield(sent)
         except (KafkaError, TimeoutError, OSError):
             await self._leave()
@@ -124,6 +125,12 @@ class StraightToKafka(Producer):
         finally:
             await self._leave()
             await asyncio.gather(*self._left, return_exceptions=True)
+
+
+def _heard(sent: asyncio.Future[Any]) -> None:
+    """Nobody waits any more for what failed after our patience."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 async def _stopped(producer: AIOKafkaProducer) -> None:
