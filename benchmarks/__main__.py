@@ -6,9 +6,10 @@ import sys
 
 import uvloop
 
-from benchmarks.fold import compare_fold
+from benchmarks.fold import compare_board
 from benchmarks.pairs import show
 from benchmarks.reads import compare_segment, compare_top
+from benchmarks.system import own_system
 from compose.local.stack import ROOT, Stack
 from compose.settings import settings
 
@@ -18,7 +19,10 @@ async def main() -> None:
     os.environ |= stack.endpoints
     gateway_pid = int(stack.pid_file("gateway").read_text())
     here = settings()
-    show([await compare_top(here, gateway_pid), await compare_segment(here, gateway_pid), await compare_fold(here)])
+    comparisons = [*await compare_top(here, gateway_pid), *await compare_segment(here, gateway_pid)]
+    async with own_system(here) as system:
+        comparisons += await compare_board(system)
+    show(comparisons)
 
 
 if __name__ == "__main__":

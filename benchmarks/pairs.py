@@ -1,7 +1,7 @@
-"""Ours and its baseline, in turns: a figure alone says nothing, since the machine has other work."""
+"""Ours and its baselines, in turns: a figure alone says nothing, since the machine has other work."""
 
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from rich.console import Console
@@ -33,19 +33,18 @@ class Comparison(NamedTuple):
         return "; ".join(sorted({run.wrong for run in (*self.ours, *self.baseline) if run.wrong}))
 
 
-async def alternate(
-    name: str,
-    unit: str,
-    ours: Callable[[], Awaitable[Measured]],
-    baseline_name: str,
-    baseline: Callable[[], Awaitable[Measured]],
-) -> Comparison:
-    """Runs both in turns, three times each."""
-    our_runs, baseline_runs = [], []
+Run = Callable[[], Awaitable[Measured]]
+
+
+async def alternate(name: str, unit: str, ours: Run, baselines: Mapping[str, Run]) -> list[Comparison]:
+    """Runs ours and each of the baselines in turns, three times each."""
+    our_runs: list[Measured] = []
+    theirs: dict[str, list[Measured]] = {baseline: [] for baseline in baselines}
     for _ in range(PAIRS):
         our_runs.append(await ours())
-        baseline_runs.append(await baseline())
-    return Comparison(name, unit, our_runs, baseline_name, baseline_runs)
+        for baseline, run in baselines.items():
+            theirs[baseline].append(await run())
+    return [Comparison(name, unit, our_runs, baseline, runs) for baseline, runs in theirs.items()]
 
 
 def show(comparisons: list[Comparison]) -> None:

@@ -33,7 +33,7 @@ http {{
 """
 
 
-async def compare_top(settings: Settings, gateway_pid: int) -> Comparison:
+async def compare_top(settings: Settings, gateway_pid: int) -> list[Comparison]:
     """Top 10 of the day, against as many bytes from a constant route in as many processes."""
     url = f"{str(settings.gateway_url).rstrip('/')}/api/analytics/top?k=10&timeframe=day"
     before = await _fetch(url)
@@ -48,12 +48,11 @@ async def compare_top(settings: Settings, gateway_pid: int) -> Comparison:
             "top-K read",
             "requests/s",
             ours,
-            "aiohttp, a constant",
-            lambda: requests_per_second(constant_url, with_children(constant_pid)),
+            {"aiohttp, a constant": lambda: requests_per_second(constant_url, with_children(constant_pid))},
         )
 
 
-async def compare_segment(settings: Settings, gateway_pid: int) -> Comparison:
+async def compare_segment(settings: Settings, gateway_pid: int) -> list[Comparison]:
     """One segment of the lowest rung of a film that plays, again and again; nginx serves the same bytes from its disk."""
     gateway = str(settings.gateway_url).rstrip("/")
     segment_url = await _a_segment(gateway)
@@ -68,7 +67,9 @@ async def compare_segment(settings: Settings, gateway_pid: int) -> Comparison:
             measured = await requests_per_second(nginx_url, with_children(nginx_pid))
             return measured if await _fetch(nginx_url) == body else measured._replace(wrong="nginx serves other bytes")
 
-        return await alternate(f"a hot segment of {len(body):,} bytes", "requests/s", ours, "nginx, from disk", theirs)
+        return await alternate(
+            f"a hot segment of {len(body):,} bytes", "requests/s", ours, {"nginx, from disk": theirs}
+        )
 
 
 async def _a_segment(gateway: str) -> str:
