@@ -11,6 +11,7 @@ from compose.settings import Settings
 ROOT = Path(__file__).parents[2]
 KNOWN = {f"ET_{name}".upper() for name in Settings.model_fields}
 OURS = ("provisioning", "gateway", "worker", "media")
+WATCHING = ("prometheus", "grafana")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_no_secret_has_a_default() -> None:
 
 def test_every_server_is_waited_for_until_it_is_healthy(services: dict[str, Any]) -> None:
     awaited = services["provisioning"]["depends_on"]
-    assert awaited.keys() == services.keys() - set(OURS)
+    assert awaited.keys() == services.keys() - {*OURS, *WATCHING}
     assert all(entry == {"condition": "service_healthy"} for entry in awaited.values())
     assert all("healthcheck" in services[name] for name in awaited)
 

@@ -1,5 +1,6 @@
 """Metrics: each has its line in the docs, is named as Prometheus names them, and has labels of few values."""
 
+import json
 import re
 from pathlib import Path
 
@@ -45,3 +46,20 @@ def test_no_label_holds_an_id(metric: MetricWrapperBase) -> None:
 def test_a_duration_is_in_seconds_and_a_size_in_bytes(metric: MetricWrapperBase) -> None:
     assert not re.search(r"(_ms|_millis|_minutes|_kb|_mb|_percent)(_|$)", name_of(metric))
     assert metric._type != "histogram" or metric._name.endswith("_seconds")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=name_of)
+def test_every_metric_is_shown_or_alerted_on(metric: MetricWrapperBase) -> None:
+    asked = [ROOT / "compose/grafana/dashboard.json", ROOT / "compose/prometheus/rules.yaml"]
+    assert any(re.search(rf"\b{name_of(metric)}(_bucket)?\b", file.read_text()) for file in asked)
+
+
+def test_no_two_panels_lie_on_each_other() -> None:
+    taken = [
+        (column, line)
+        for panel in json.loads(ROOT.joinpath("compose/grafana/dashboard.json").read_text())["panels"]
+        for column in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for line in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert max(column for column, _ in taken) < 24
