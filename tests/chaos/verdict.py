@@ -24,11 +24,11 @@ class Found:
     catalogue: dict[str, str] = field(default_factory=dict)  # film: title
     search: dict[str, str] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
-    caught_up_seconds: float | None = None  # after the traffic ended; None: not within the bound
+    caught_up_seconds: float | None = None  # after the traffic ended; None: not as long as we waited
 
 
-def judge(entries: Sequence[Entry], truth: Truth, found: Found) -> list[str]:
-    """Every promise that is broken, in words; none is none."""
+def judge(entries: Sequence[Entry], truth: Truth, found: Found, *, within_seconds: float) -> list[str]:
+    """Every promise that is broken, in words; none is none. The projections were to catch up `within_seconds`."""
     return [
         *_about_the_log(entries, truth),
         *_about_views(truth, found),
@@ -37,7 +37,7 @@ def judge(entries: Sequence[Entry], truth: Truth, found: Found) -> list[str]:
         *_about_maps("a film of the catalogue", truth.films, found.catalogue),
         *_about_maps("a film of the search index", truth.films, found.search),
         *_about_reads(entries),
-        *_about_the_end(entries, found),
+        *_about_the_end(entries, found, within_seconds),
     ]
 
 
@@ -105,9 +105,11 @@ def _about_reads(entries: Sequence[Entry]) -> Iterable[str]:
             highest[source] = max(total, highest.get(source, 0))
 
 
-def _about_the_end(entries: Sequence[Entry], found: Found) -> Iterable[str]:
+def _about_the_end(entries: Sequence[Entry], found: Found, within_seconds: float) -> Iterable[str]:
     if found.caught_up_seconds is None:
-        yield "the projections did not catch up by themselves within the bound"
+        yield "the projections never caught up by themselves"
+    elif found.caught_up_seconds > within_seconds:
+        yield f"the projections caught up after {found.caught_up_seconds:.0f} s, and had {within_seconds:g}"
     yield from _named("parked, and nothing was poison", found.parked)
     over = max((entry.at for entry in entries if entry.what == "over"), default=0.0)
     for kind in WRITES:

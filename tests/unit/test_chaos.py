@@ -73,7 +73,7 @@ def what_is_right() -> Found:
 
 
 def test_what_is_right_breaks_nothing() -> None:
-    assert judge(some_history(), some_truth(), what_is_right()) == []
+    assert judge(some_history(), some_truth(), what_is_right(), within_seconds=60) == []
 
 
 def lost_from_the_log(history: list[Entry], truth: Truth, found: Found) -> None:
@@ -148,6 +148,10 @@ def still_behind(history: list[Entry], truth: Truth, found: Found) -> None:
     found.caught_up_seconds = None
 
 
+def late(history: list[Entry], truth: Truth, found: Found) -> None:
+    found.caught_up_seconds = 61.0
+
+
 def never_heard_again(history: list[Entry], truth: Truth, found: Found) -> None:
     history.append(Entry(99, "faults", "over", "all"))
 
@@ -180,7 +184,8 @@ def read_went_back(history: list[Entry], truth: Truth, found: Found) -> None:
         (film_lost, "a film of the catalogue is lost: announced-21"),
         (search_phantom, "a film of the search index is there that the log does not tell of: announced-22"),
         (parked, "parked, and nothing was poison: views at 3"),
-        (still_behind, "the projections did not catch up"),
+        (still_behind, "the projections never caught up by themselves"),
+        (late, "the projections caught up after 61 s, and had 60"),
         (never_heard_again, "no view of theirs was acknowledged once all faults were over: writer"),
         (read_too_many, "the aggregates showed 5 views when 4 had been sent"),
         (read_went_back, "the leaderboard went back from 4 to 3 views"),
@@ -189,7 +194,7 @@ def read_went_back(history: list[Entry], truth: Truth, found: Found) -> None:
 def test_what_is_wrong_is_named(spoil: Callable[[list[Entry], Truth, Found], None], sentence: str) -> None:
     history, truth, found = some_history(), copy.deepcopy(some_truth()), what_is_right()
     spoil(history, truth, found)
-    broken = judge(history, truth, found)
+    broken = judge(history, truth, found, within_seconds=60)
     assert any(sentence in each for each in broken), broken
 
 
@@ -197,11 +202,11 @@ def test_a_board_may_go_back_once_its_redis_was_killed() -> None:
     history = some_history()
     history.append(Entry(90, "faults", "fault", "kill redis"))
     history.append(Entry(91, "reader", "read", "top", -1, {"source": "leaderboard", "total": 3}))
-    assert judge(history, some_truth(), what_is_right()) == []
+    assert judge(history, some_truth(), what_is_right(), within_seconds=60) == []
 
 
 def test_a_history_in_which_nobody_wrote_proves_nothing() -> None:
-    broken = judge([], Truth(), Found(caught_up_seconds=1.0))
+    broken = judge([], Truth(), Found(caught_up_seconds=1.0), within_seconds=60)
     assert "no view was ever sent: nothing is proven" in broken
 
 
