@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError
 
+from agents.handover import Partition
 from agents.log_ends import LogEnds, open_log_ends
 from agents.metrics import CHECKPOINT, LAG_EVENTS, LAG_SECONDS, PARTITIONS, SEEN_IDS, SEEN_IDS_BYTES
 from agents.readers import write_readers
@@ -43,41 +44,46 @@ class Watching:
         self._seen = seen
         self._standings = standings
         self._watchdog = watchdog
+        self._ends: dict[Partition, int] = {}
         self._name = settings.worker_id or f"{socket.gethostname()}:{os.getpid()}"
 
     async def run(self, act: Callable[[list[Judged]], Awaitable[None]]) -> None:
         """Look again and again, until cancelled; `act` is told of what stands still for no reason that its reader knows.
 
-        Without a broker nothing can be said of any lag: then the last look stands.
+        While no broker says where the log ends, it ends where it did last.
         """
         while True:
             try:
                 async with open_log_ends(self._settings) as log:
                     while True:
-                        self.judged = await self._look(log)
-                        await self._tell()
-                        await act(silent(self.judged))
-                        await asyncio.sleep(LOOK_SECONDS)
+                        appended = await self._ask(log)
+                        await self._look(appended, act)
             except (KafkaError, TimeoutError, OSError) as error:
                 logger.debug("the end of the log is not known", why=str(error))
-                await asyncio.sleep(LOOK_SECONDS)
+                await self._look({}, act)
 
-    async def _look(self, log: LogEnds) -> list[Judged]:
+    async def _ask(self, log: LogEnds) -> Mapping[Place, datetime]:
         standings = self._standings()
-        self._watchdog.keep(standings)
-        ends = await log.ends({standing.partition for standing in standings})
+        self._ends |= await log.ends({standing.partition for standing in standings})
         # Most are at hand; the log is read for those that have nothing in hand, and only while they are behind.
-        appended = await log.appended_at(
+        return await log.appended_at(
             Place(*standing.partition, standing.progress.next_offset)
             for standing in standings
             if standing.progress.appended_ms is None
             and standing.progress.next_offset is not None
-            and standing.progress.next_offset < ends[standing.partition]
+            and standing.progress.next_offset < self._ends[standing.partition]
         )
-        return [
-            self._watchdog.judge(standing, ends[standing.partition], _appended_at(standing, appended))
+
+    async def _look(self, appended: Mapping[Place, datetime], act: Callable[[list[Judged]], Awaitable[None]]) -> None:
+        standings = self._standings()
+        self._watchdog.keep(standings)
+        self.judged = [
+            self._watchdog.judge(standing, self._ends.get(standing.partition, 0), _appended_at(standing, appended))
             for standing in standings
         ]
+        await self._tell()
+        await act(silent(self.judged))
+        await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self) -> None:
         show(self.judged)
