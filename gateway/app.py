@@ -21,6 +21,7 @@ from gateway.keys import (
     CATALOGUE,
     CHRONICLE,
     ELASTICSEARCH,
+    EXPLANATIONS,
     FRESHNESS,
     LEADERBOARD,
     LOG,
@@ -52,6 +53,7 @@ from gateway.routes import routes
 from gateway.viewers import cookies, open_viewers
 from projections.queries.catalogue import Catalogue
 from projections.queries.chronicle import Chronicle
+from projections.queries.explanation import Explanations
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.past import Past
 from projections.queries.positions import Positions
@@ -119,6 +121,7 @@ async def queries(app: web.Application) -> AsyncIterator[None]:
     prefix, versions = app[SETTINGS].prefix, app[VERSIONS]
     app[CATALOGUE] = Catalogue(app[POSTGRES], versions)
     app[CHRONICLE] = Chronicle(app[POSTGRES], versions)
+    app[EXPLANATIONS] = Explanations(app[POSTGRES], app[REDIS], prefix, versions)
     app[PAST] = Past(app[POSTGRES], versions)
     app[POSITIONS] = Positions(app[POSTGRES], versions)
     app[STATISTICS] = Statistics(app[POSTGRES], versions)

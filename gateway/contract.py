@@ -277,6 +277,78 @@ class ViewHistory(Past):
     points: list[Point]
 
 
+class Place(Answer):
+    """Where a record lies in the log."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Refusal(Answer):
+    """A view that does not count; of a duplicate the place of the earlier one, of one from the future by how much."""
+
+    view_id: str
+    place: Place
+    earlier_place: Place | None = None
+    ahead_seconds: float | None = None
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+class Refusals(Answer):
+    """Views that do not count for one reason, and the newest of them."""
+
+    reason: Literal["duplicate", "future"]
+    views: int
+    examples: list[Refusal]
+
+
+class ParkedView(Answer):
+    """A record that could not be read and whose bytes hold the film's id: it may be of this film."""
+
+    place: Place
+    reason: str
+    detail: str
+
+
+class Stretch(Answer):
+    """Where on one partition the views lie that count."""
+
+    partition: int
+    views: int
+    late: int
+    first_offset: int
+    last_offset: int
+
+
+class Witness(Answer):
+    """What another store says, and the raw views up to where it is. Where that cannot be told `equal` is null, and `why` tells."""
+
+    source: Literal["leaderboard", "aggregates"]
+    views: int | None
+    raw: int | None
+    equal: bool | None
+    why: str | None
+
+
+class Explanation(Answer):
+    """What a film's number is made of: `records` = `counted` + those refused + those parked."""
+
+    video_id: str
+    timeframe: Timeframe
+    from_: datetime | None = Field(alias="from")
+    as_of: datetime
+    counted: int
+    late: int = Field(description="of the counted, recorded over a minute after they occurred")
+    refused: list[Refusals]
+    parked: list[ParkedView]
+    records: int
+    stretches: list[Stretch]
+    positions: dict[str, int] = Field(description="by partition of views the first offset that is not folded yet")
+    witnesses: list[Witness]
+
+
 class Check(Answer):
     status: Literal["ok", "down"]
     latency_ms: float | None = None

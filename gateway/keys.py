@@ -10,6 +10,7 @@ from compose.storage import Storage
 from gateway.joint import Joint
 from projections.queries.catalogue import Catalogue
 from projections.queries.chronicle import Chronicle
+from projections.queries.explanation import Explanations
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.past import Past
 from projections.queries.positions import Positions
@@ -40,6 +41,7 @@ RESUME = web.AppKey("resume", Resume)
 LEADERBOARD = web.AppKey("leaderboard", Leaderboard)
 CHRONICLE = web.AppKey("chronicle", Chronicle)
 PAST = web.AppKey("past", Past)
+EXPLANATIONS = web.AppKey("explanations", Explanations)
 STATISTICS = web.AppKey("statistics", Statistics)
 SEARCH = web.AppKey("search", Search)
 RECORDS = web.AppKey("records", ViewerRecords)

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 from gateway import contract
 from gateway.answers import TOKEN_HEADER
 from gateway.catalogue import PageAsOf
+from gateway.explanation import Why
 from gateway.freshness import STALE_HEADER, After
 from gateway.leaderboard import Board, BoardAsOf
 from gateway.multipart import Abort, Complete, Initiate, PartQuery, UploadQuery
@@ -165,6 +166,7 @@ DESCRIBED: dict[str, Described] = {
     "top": Described("analytics", answer=contract.Top, query=BoardAsOf, problems=(400, 503)),
     "follow_top": Described("analytics", media="text/event-stream", query=Board, problems=(400, 503)),
     "stats": Described("analytics", answer=contract.Stats, query=AsOf, problems=FILM),
+    "explain": Described("analytics", answer=contract.Explanation, query=Why, problems=FILM),
     "history": Described("analytics", answer=contract.ViewHistory, query=Span, problems=FILM),
 }
 

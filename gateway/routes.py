@@ -6,6 +6,7 @@ from gateway import (
     catalogue,
     delivery,
     documents,
+    explanation,
     health,
     leaderboard,
     multipart,
@@ -64,4 +65,5 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{analytics}/top/stream", leaderboard.follow_top),
         web.get(f"{analytics}/videos/{ID}/stats", statistics.stats),
         web.get(f"{analytics}/videos/{ID}/history", statistics.history),
+        web.get(f"{analytics}/videos/{ID}/explain", explanation.explain),
     ]

@@ -5,7 +5,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from agents.handover import Partition
+from agents.folding import Folding
+from agents.handover import Batch, Partition
+from agents.parking import Parking
+from agents.seen import SeenIdsOfWorker
+from projections.projection import Projection
+from projections.sinks.sink import LogIdentity, Sink
 from schemas.envelope import encode
 from schemas.events import Event
 from schemas.partitions import partition_of
@@ -18,6 +23,7 @@ SMALL = streams().model_copy(
 )
 """The map of the system with two partitions a topic: a replay of it is quick."""
 START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)  # so that a few hours cross a day and a month
+LOG = LogIdentity("cluster", "topic", 2)
 
 
 class SmallLog:
@@ -32,8 +38,11 @@ class SmallLog:
                 records = self._records[partition] = []
                 self.partitions[partition] = PartitionInMemory(partition, records)
 
-    def append(self, event: Event, at: datetime, *, recorded_at: datetime | None = None) -> Kept:
-        """Append `event`, stamped `at`; one that is copied from an older topic says when it was `recorded_at` there."""
+    def append(self, event: Event, at: datetime, *, recorded_at: datetime | None = None, spoilt: bool = False) -> Kept:
+        """Append `event`, stamped `at`; one that is copied from an older topic says when it was `recorded_at` there.
+
+        One that is `spoilt` is poison that still names its film.
+        """
         message = encode(event, event_id=event.key, source="/tests")
         headers = [*message.headers]
         if recorded_at is not None:
@@ -41,7 +50,7 @@ class SmallLog:
         partition = Partition(event.topic, partition_of(message.key, SMALL.topics[event.topic].partitions))
         records = self._records[partition]
         record = kept(
-            message._replace(headers=headers),
+            message._replace(headers=headers, value=message.value[: -1 if spoilt else None]),
             partition=partition.number,
             offset=len(records),
             timestamp=round(at.timestamp() * 1_000),
@@ -52,3 +61,17 @@ class SmallLog:
     @asynccontextmanager
     async def open(self, partition: Partition) -> AsyncIterator[Any]:
         yield self.partitions[partition]
+
+
+async def fold(log: SmallLog, projection: Projection, sink: Sink, pool: Any, *, share: float = 1.0) -> None:
+    """That share of every partition from its checkpoint on, in one batch, as a worker folds."""
+    partitions = {name: topic.partitions for name, topic in SMALL.topics.items()}
+    within = {name: topic.once_within for name, topic in SMALL.topics.items() if topic.once_within}
+    seen = SeenIdsOfWorker(within, partitions, log.open)
+    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions)
+    for partition, held in log.partitions.items():
+        if partition.topic in projection.topics:
+            place = (await sink.checkpoint(*partition, LOG)).place
+            following = max(place.offset, round(len(held.records) * share))
+            if records := held.records[place.offset : following]:
+                await folding.fold(Batch(1, partition, place.offset, following, records))

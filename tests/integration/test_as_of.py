@@ -17,6 +17,7 @@ from agents.past import Past
 from agents.replaying import Replay
 from compose.local.stack import ROOT
 from compose.settings import Settings
+from gateway.contract import Explanation
 from schemas.events import VideoDeleted
 from schemas.streams import streams
 from tests.given import announced, uploaded
@@ -83,6 +84,11 @@ async def test_the_past_is_answered_the_same_by_the_routes_and_the_log_whatever_
     in_log = Past(Replay(log_of(settings), streams()), then)
     assert sorted(await in_log.films()) == sorted(film["id"] for film in answers["/api/videos"][1]["items"])
     assert (await in_log.views("heat")).all_time == answers["/api/analytics/videos/heat/stats"][1]["total_views"]
+
+    status, explained = await ask(gateway, "/api/analytics/videos/heat/explain")
+    Explanation.model_validate(explained)
+    assert (status, explained["counted"], explained["records"]) == (200, 100, 117)
+    assert [(refusals["reason"], refusals["views"]) for refusals in explained["refused"]] == [("duplicate", 17)]
 
     late = [viewed(f"late-{n}", "heat", at=then - timedelta(minutes=n)) for n in range(200)]
     await produce(settings, [*late, VideoDeleted(video_id="heat", occurred_at=then)])

@@ -12,11 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from agents.auditing import Auditing, Difference
-from agents.folding import Folding
-from agents.handover import Batch
-from agents.parking import Parking
 from agents.replaying import Replay
-from agents.seen import SeenIdsOfWorker
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
@@ -28,14 +24,13 @@ from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import shards_of
 from projections.sinks.redis_layout import Limits
 from projections.sinks.redis_windows import NAMES
-from projections.sinks.sink import LogIdentity, Sink, StoreUnavailable
+from projections.sinks.sink import Sink, StoreUnavailable
 from projections.statistics import statistics
 from schemas.events import Event, VideoDeleted, VideoViewed
-from tests.small_log import SMALL, START, SmallLog
+from tests.small_log import SMALL, START, SmallLog, fold
 
 pytestmark = pytest.mark.usefixtures("redis", "postgres")
 
-LOG = LogIdentity("cluster", "topic", 2)
 TINY = Limits(rows=3, leaving=2, worth_packing=1)
 SHARDS = 2
 quick = hypothesis_settings(
@@ -73,18 +68,7 @@ class World:
             await sink.prepare()
 
     async def fold(self, projection: Projection, sink: Sink, *, share: float = 1.0) -> None:
-        """That share of every partition, in one batch."""
-        partitions = {name: topic.partitions for name, topic in SMALL.topics.items()}
-        within = {name: topic.once_within for name, topic in SMALL.topics.items() if topic.once_within}
-        seen = SeenIdsOfWorker(within, partitions, self.log.open)
-        folding = Folding(projection, sink, Parking(self.pool, projection), seen, partitions)
-        for partition, held in self.log.partitions.items():
-            if partition.topic in projection.topics:
-                place = (await sink.checkpoint(*partition, LOG)).place
-                following = max(place.offset, round(len(held.records) * share))
-                records = held.records[place.offset : following]
-                if records:
-                    await folding.fold(Batch(1, partition, place.offset, following, records))
+        await fold(self.log, projection, sink, self.pool, share=share)
 
     async def differences(self) -> list[Difference]:
         auditing = Auditing(Replay(self.log.open, SMALL), self.prefix, self.pool, self.redis)

@@ -10,12 +10,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from agents.folding import Folding
-from agents.handover import Batch
-from agents.parking import Parking
 from agents.past import Past as PastInLog
 from agents.replaying import Replay
-from agents.seen import SeenIdsOfWorker
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
@@ -27,15 +23,13 @@ from projections.queries.chronicle import Chronicle
 from projections.queries.past import Past
 from projections.queries.versions import Versions
 from projections.sinks.postgres import PostgresSink
-from projections.sinks.sink import LogIdentity
 from projections.views import views
 from schemas.events import Event, VideoViewed
 from tests.given import announced, deleted, failed, transcoded, uploaded
-from tests.small_log import SMALL, START, SmallLog
+from tests.small_log import SMALL, START, SmallLog, fold
 
 pytestmark = pytest.mark.usefixtures("postgres")
 
-LOG = LogIdentity("cluster", "topic", 2)
 FILMS = ("alien", "heat", "ran")
 LIVES: tuple[Callable[[str], Event], ...] = (announced, uploaded, transcoded, failed, deleted)
 quick = hypothesis_settings(
@@ -52,20 +46,12 @@ async def pool(settings: Settings) -> AsyncIterator[Any]:
         yield opened
 
 
-async def fold(pool: Any, projection: Projection, log: SmallLog) -> None:
-    """All of the log, as a worker folds it into a version of its own."""
+async def folded(pool: Any, projection: Projection, log: SmallLog) -> None:
+    """All of the log, into tables that are empty."""
     sink = PostgresSink(pool, projection)
     await sink.drop()
     await sink.prepare()
-    partitions = {name: topic.partitions for name, topic in SMALL.topics.items()}
-    within = {name: topic.once_within for name, topic in SMALL.topics.items() if topic.once_within}
-    folding = Folding(
-        projection, sink, Parking(pool, projection), SeenIdsOfWorker(within, partitions, log.open), partitions
-    )
-    for partition, held in log.partitions.items():
-        if partition.topic in projection.topics:
-            place = (await sink.checkpoint(*partition, LOG)).place
-            await folding.fold(Batch(1, partition, place.offset, len(held.records), held.records))
+    await fold(log, projection, sink, pool)
 
 
 some_events = st.lists(
@@ -101,7 +87,7 @@ async def test_the_raw_views_and_the_chronicle_answer_as_the_log_does(
 ) -> None:
     log, moment = log_of(drawn), START + timedelta(minutes=minutes)
     for projection in (views, chronicle):
-        await fold(pool, projection, log)
+        await folded(pool, projection, log)
     in_log, in_postgres = PastInLog(Replay(log.open, SMALL), moment), Past(pool, Versions())
     for window in WINDOWS:
         name: Any = window.name
@@ -123,7 +109,7 @@ async def test_a_history_of_the_past_has_the_bounds_of_one_of_the_present(pool: 
     for hour, name in enumerate("abcde"):
         at = START + timedelta(hours=hour)
         log.append(VideoViewed(view_id=name, video_id="heat", occurred_at=at), at)
-    await fold(pool, views, log)
+    await folded(pool, views, log)
     from_, to = START + timedelta(hours=1, minutes=10), START.replace(minute=0) + timedelta(hours=3)
     points = await Past(pool, Versions()).history("heat", START + timedelta(hours=9), from_=from_, to=to, bucket="hour")
     assert [(point.start.hour, point.views) for point in points] == [(22, 1), (23, 1)]
