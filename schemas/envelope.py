@@ -115,7 +115,7 @@ def decode(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCAS
         raise WrongKey(
             f"the key is {key!r}, but {model.key_field} is {event.key!r}; produce it keyed by {model.key_field}"
         )
-    recorded_at_ms = _milliseconds(recorded_time) if recorded_time else record.timestamp
+    recorded_at_ms = _first_recorded(recorded_time, record) if recorded_time else record.timestamp
     return Decoded(event, Recorded(Place(topic, record.partition, record.offset), recorded_at_ms, event_id))
 
 
@@ -140,7 +140,9 @@ def decode_usual(records: Sequence[Record], topic: str) -> list[Decoded] | None:
         return None
     try:
         times_ms = [
-            _milliseconds(_text("recordedtime", copied)) if (copied := h.get("ce_recordedtime")) else record.timestamp
+            _first_recorded(_text("recordedtime", copied), record)
+            if (copied := h.get("ce_recordedtime"))
+            else record.timestamp
             for record, h in zip(records, headers, strict=True)
         ]
     except Undecodable:
@@ -218,6 +220,11 @@ def _upcast(event_type: str, data: bytes, upcasters: Mapping[str, Upcaster]) -> 
         raise NotUpcast(
             f"the upcasters from {event_type} to {newest} made what is no JSON ({error}); mend them, then retry the record"
         ) from None
+
+
+def _first_recorded(recorded_time: str, record: Record) -> int:
+    """When a copied record was first appended: never after its own append, or one that lies would end every window of seen ids."""
+    return min(_milliseconds(recorded_time), record.timestamp)
 
 
 def _milliseconds(text: str) -> int:

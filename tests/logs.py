@@ -112,6 +112,12 @@ class _Writer:
     def _append(self, message: Message) -> None:
         partition = _home(message.topic, message.key)
         if self._chance.random() < 0.1:
+            # A copier tells when its record was first appended; who lies may name any time.
+            recorded = self._chance.choice(
+                [self._now - timedelta(days=2), EVENING.replace(year=2099), EVENING.replace(year=1971)]
+            )
+            message.headers.append(("ce_recordedtime", (recorded + self._age()).isoformat().encode()))
+        if self._chance.random() < 0.1:
             partition, message = self._spoilt(partition, message)
         elif self._chance.random() < 0.2:
             message = _structured(message)

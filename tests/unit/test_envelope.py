@@ -10,7 +10,7 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import MAX_VALUE_BYTES, decode, encode
+from schemas.envelope import MAX_VALUE_BYTES, decode, decode_usual, encode
 from schemas.errors import InvalidEvent, Poison, Undecodable, UnknownType, WrongKey, WrongTopic
 from schemas.events import PositionUpdated, VideoViewed
 from schemas.log import Place
@@ -76,6 +76,14 @@ def test_the_original_append_time_of_a_copied_record_is_preferred() -> None:
     record = view_with()
     record.headers.append(("ce_recordedtime", b"2025-01-01T00:00:00Z"))
     assert decode(record, "views").recorded.recorded_at_ms == 1_735_689_600_000
+
+
+def test_no_record_was_first_appended_after_it_was_appended() -> None:
+    record = view_with()
+    record.headers.extend([("content-type", b"application/json"), ("ce_recordedtime", b"2099-01-01T00:00:00Z")])
+    usual = decode_usual([record], "views")
+    assert usual is not None
+    assert decode(record, "views").recorded.recorded_at_ms == usual[0].recorded.recorded_at_ms == record.timestamp
 
 
 @pytest.mark.parametrize(
