@@ -1,5 +1,6 @@
 """The registry of versions as it is changed: each change is one step, or refused in words."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
@@ -9,10 +10,12 @@ import orjson
 
 from projections.queries.versions import Version, Versions, read_versions
 from projections.sinks.postgres import reaching_postgres
+from projections.sinks.sink import StoreUnavailable
 from schemas.streams import ProjectionSpec, Streams
 
 # How long whatever has read a version may go on doing so after another answers: a request that waits for its write (5 s), then reads.
 HELD_SECONDS = 15
+HOLD_SECONDS = 15.0  # after which versions are folded on whose comparer has died
 
 REGISTER = """
 insert into versions (projection, version, fold, shards, state)
@@ -175,6 +178,35 @@ class Registry:
                 HELD_SECONDS,
             )
         return max(0.0, seconds or 0.0)
+
+    @asynccontextmanager
+    async def held(self, projection: str) -> AsyncIterator[None]:
+        """As long as this lasts, no worker folds the versions of this projection on, once it has heard of it."""
+
+        async def hold() -> None:
+            while True:
+                await self._hold(projection, HOLD_SECONDS)
+                await asyncio.sleep(HOLD_SECONDS / 3)
+
+        await self._hold(projection, HOLD_SECONDS)
+        holding = asyncio.create_task(hold())
+        try:
+            yield
+        finally:
+            holding.cancel()
+            with suppress(StoreUnavailable):
+                await self._hold(projection, 0)
+
+    async def _hold(self, projection: str, seconds: float) -> None:
+        with reaching_postgres():
+            await self._pool.execute(
+                """
+                update versions set held_until = now() + $2 * interval '1 second'
+                where projection = $1 and state in ('active', 'ready')
+                """,
+                projection,
+                seconds,
+            )
 
     async def forget(self, version: Version) -> None:
         """Its row stays, so that its number is never given out again; what lies under its name is dropped."""

@@ -14,6 +14,7 @@ from projections.all import PROJECTIONS
 from projections.projection import Projection
 from projections.queries.checkpoints import Checkpoints, checkpoints_of
 from projections.queries.versions import Version
+from projections.rule import Rule
 from projections.sinks.elasticsearch import ElasticsearchSink
 from projections.sinks.memory import MemorySink
 from projections.sinks.postgres import PostgresSink
@@ -49,8 +50,9 @@ class Stores(NamedTuple):
 
 
 def folded_as(version: Version) -> Projection:
-    """The fold that makes this version, if its number is that of this release."""
-    return PROJECTIONS[version.projection].at(version.number)
+    """The fold that makes this version, by its rule, if its number is that of this release."""
+    rule = None if version.rule is None else Rule.model_validate(version.rule)
+    return PROJECTIONS[version.projection].at(version.number, rule)
 
 
 def partitions_of(projection: str) -> list[Partition]:

@@ -151,6 +151,7 @@ class Held(NamedTuple):
     reader: Reader
     sink: Sink
     running: "asyncio.Task[None]"
+    may_fold: asyncio.Event  # not set while the version is held, to be compared
 
 
 @app.service
@@ -208,15 +209,22 @@ class Reading(Service):
         for name, version in wanted.items():
             if name not in self._held:
                 self._held[name] = self._begin(version)
+            if version.is_held:
+                self._held[name].may_fold.clear()
+            else:
+                self._held[name].may_fold.set()
         for words in left_alone(self._versions, streams()):
             logger.warning("another release has to fold it", why=words)
 
     def _begin(self, version: Version) -> Held:
         sink = self._stores.sink(version)
-        reader = new_reader(folded_as(version), sink, self._stores.pool, self._seen, channels[version.projection])
+        may_fold = asyncio.Event()
+        reader = new_reader(
+            folded_as(version), sink, self._stores.pool, self._seen, channels[version.projection], may_fold
+        )
         running = asyncio.create_task(reader.run())
         running.add_done_callback(self._ended)
-        return Held(version, reader, sink, running)
+        return Held(version, reader, sink, running, may_fold)
 
     async def _end(self, names: list[str]) -> None:
         ending = {name: self._held.pop(name) for name in names}
@@ -281,16 +289,23 @@ class Reading(Service):
         while not self.should_stop:
             for name, held in list(self._held.items()):
                 try:
-                    await held.sink.tick(datetime.now(UTC))
+                    if held.may_fold.is_set():
+                        await held.sink.tick(datetime.now(UTC))
                 except StoreUnavailable as unavailable:
                     logger.debug("no tick", version=name, why=str(unavailable))
             await self.sleep(TICK_SECONDS)
 
 
-def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWorker, channel: Any) -> Reader:
+def new_reader(
+    projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWorker, channel: Any, may_fold: asyncio.Event
+) -> Reader:
     partitions = {name: topic.partitions for name, topic in streams().topics.items()}
     folding = Folding(projection, sink, Parking(pool, projection), seen, partitions)
     counts = projection.counts_once
+
+    async def fold(batch: Batch) -> None:
+        await may_fold.wait()
+        await folding.fold(batch)
 
     async def deliver(batch: Batch) -> None:
         await channel.put((reader, batch))
@@ -300,7 +315,7 @@ def new_reader(projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWor
         projection,
         sink,
         partitions,
-        fold=folding.fold,
+        fold=fold,
         deliver=deliver,
         on_hold=seen.hold if counts else lambda name, partition: None,
         on_release=seen.release if counts else lambda name, partition: None,

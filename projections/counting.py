@@ -40,7 +40,13 @@ class FromTheFuture(NamedTuple):
     ahead_seconds: float
 
 
-Verdict = Counts | Duplicate | FromTheFuture
+class RuledOut(NamedTuple):
+    """The rule that this version was built with leaves the view out (`rule`)."""
+
+    reason: str
+
+
+Verdict = Counts | Duplicate | FromTheFuture | RuledOut
 COUNTS = Counts()
 
 

@@ -3,10 +3,11 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import NamedTuple, Self, cast, get_args, get_origin, get_type_hints
 
 from projections.changes import Change
-from projections.counting import Verdict
+from projections.counting import COUNTS, Verdict
+from projections.rule import Rule
 from schemas.envelope import Decoded
 from schemas.events import Event, VideoViewed
 from schemas.log import Recorded
@@ -42,6 +43,7 @@ class Projection:
     def __init__(self, name: str, *, version: int, topics: tuple[str, ...], counts_once: bool = False) -> None:
         self.name = name
         self.version = version
+        self.rule: Rule | None = None
         self.topics = topics
         self.counts_once = counts_once
         self._handlers: dict[str, Registered] = {}
@@ -56,11 +58,27 @@ class Projection:
         """The name with its version, as it is part of every table, index and key: `positions_v1`."""
         return f"{self.name}_v{self.version}"
 
-    def at(self, version: int) -> Self:
-        """The same fold, whose state is another version of it."""
+    def at(self, version: int, rule: Rule | None = None) -> Self:
+        """The same fold, whose state is another version of it; with a `rule`, fewer views count."""
+        if rule is not None and not self.counts_once:
+            raise TypeError(f"{self.name} counts no views, so that no rule can change it")
         twin = copy.copy(self)
-        twin.version = version
+        twin.version, twin.rule = version, rule
         return twin
+
+    def ruled(
+        self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()
+    ) -> tuple[Sequence[Decoded], Sequence[Refused]]:
+        """What reaches the handlers: what the version's rule leaves out does not count."""
+        if self.rule is None:
+            return decoded, refused
+        left_out = [
+            Refused(cast(VideoViewed, event), recorded, verdict)
+            for event, recorded in decoded
+            if event.type == VideoViewed.type and (verdict := self.rule.verdict(cast(VideoViewed, event))) is not COUNTS
+        ]
+        places = {item.recorded.place for item in left_out}
+        return [item for item in decoded if item.recorded.place not in places], [*refused, *left_out]
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -92,6 +110,7 @@ class Projection:
 
     def fold(self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()) -> Iterator[Change]:
         """The changes that these events mean: those that are added up, then the others one by one in their order."""
+        decoded, refused = self.ruled(decoded, refused)
         types = dict.fromkeys([event.type for event, _ in decoded])
         for event_type in types:
             registered = self._handlers.get(event_type)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from projections.changes import Append, Change, Forget
-from projections.counting import Counts, Duplicate, FromTheFuture, Verdict
+from projections.counting import Counts, Duplicate, FromTheFuture, RuledOut, Verdict
 from projections.projection import Projection, Refused
 from schemas.events import VideoViewed, ViewerForgotten
 from schemas.log import Recorded, moment_of
@@ -67,6 +67,8 @@ def _told(verdict: Verdict) -> tuple[str | None, int | None, float | None]:
             return "duplicate", earlier_offset, None
         case FromTheFuture(ahead_seconds):
             return "future", None, ahead_seconds
+        case RuledOut(reason):
+            return reason, None, None
         case Counts():
             return None, None, None
 

@@ -113,7 +113,10 @@ class Command:
 
     async def said(self) -> str:
         """Everything, once it has ended."""
-        out, _ = await asyncio.to_thread(self.process.communicate, timeout=PATIENCE_SECONDS)
+        try:
+            out, _ = await asyncio.to_thread(self.process.communicate, timeout=2 * PATIENCE_SECONDS)
+        finally:
+            self.process.kill()
         return out
 
     def kill(self) -> None:

@@ -8,6 +8,7 @@ from agents.commands.tables import show
 from agents.registry import Registry, Row
 from agents.switching import Switched, Switching
 from agents.worker import app
+from projections.rule import Rule
 from schemas.streams import streams
 
 
@@ -26,7 +27,7 @@ async def versions(self: AppCommand) -> None:
                 row.version.number,
                 row.version.fold,
                 f"{row.version.state} (paused)" if row.is_paused else row.version.state,
-                row.version.rule or "",
+                "" if row.version.rule is None else Rule.model_validate(row.version.rule),
                 folded[row.version.full_name],
                 f"{row.changed_at:%F %T}",
             )

@@ -14,7 +14,10 @@ from projections.sinks.sink import StoreUnavailable
 from schemas.streams import streams
 
 LOOK_AGAIN_SECONDS = 1.0  # in case a message was lost: messages only make a switch faster
-READ = "select projection, version, fold, shards, state, rule from versions order by projection, version"
+READ = """
+select projection, version, fold, shards, state, rule, coalesce(held_until > now(), false) from versions
+order by projection, version
+"""
 
 State = Literal["building", "ready", "active", "retired"]
 
@@ -30,6 +33,7 @@ class Version(NamedTuple):
     shards: int
     state: State
     rule: Mapping[str, Any] | None = None
+    is_held: bool = False  # for a moment nobody folds it on, as it is being compared
 
     @property
     def full_name(self) -> str:

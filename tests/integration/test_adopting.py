@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from agents.registry import Registry
+from agents.verifying import HEAR_SECONDS
 from compose.connections import open_postgres
 from compose.settings import Settings
 from projections.sinks.postgres import reaching_postgres
@@ -78,3 +80,15 @@ async def test_a_version_of_another_fold_is_left_alone_in_words(
             await until(said)
             await until(lambda: pool.fetchval("select count(*) from checkpoints where projection = 'views'"))
             assert not await pool.fetchval("select count(*) from checkpoints where projection = 'statistics'")
+
+
+async def test_nobody_folds_what_is_held_until_it_is_let_go(settings: Settings, worker: Worker) -> None:
+    await produce(settings, [viewed("first", "film")])
+    await settled(settings, Counter(film=1))
+    async with open_postgres(settings, connections=3) as pool:
+        async with Registry(pool).held("statistics"):
+            await asyncio.sleep(HEAR_SECONDS)
+            await produce(settings, [viewed("second", "film")])
+            await until(lambda: pool.fetchval("select count(*) = 2 from views_v2"))
+            assert await counted(pool, FOLD) == 1
+        await settled(settings, Counter(film=2))

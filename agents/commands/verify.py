@@ -1,0 +1,44 @@
+"""`faust -A agents verify`: is the version that is ready what the one that answers is?"""
+
+import click
+from faust.cli import AppCommand
+
+from agents.commands.operating import name_or_all, names_of, operating
+from agents.commands.tables import show
+from agents.verifying import Verified, Verifying, told
+from agents.worker import app
+from compose.settings import settings
+
+
+@app.command(name_or_all)
+async def verify(self: AppCommand, name: str) -> None:
+    """Compare the newest ready version with the one that answers, both held at the same places of the log."""
+    async with operating() as stores:
+        found = [await Verifying(settings(), stores).verify(each) for each in names_of(name)]
+        for verified in found:
+            tell(verified)
+    if not all(verified.is_equal for verified in found):
+        raise SystemExit(1)
+
+
+def tell(verified: Verified) -> None:
+    projection, active, other = verified.active.projection, verified.active.number, verified.other.number
+    columns = ("records", "accepted", "duplicate", "future", "ruled_out", "parked", "ignored", "views", "views_held")
+    show(
+        ("version", *(column.replace("_", " ") for column in columns), "adds up"),
+        (
+            (
+                f"{projection} {number}",
+                *("" if (figure := getattr(account, column)) is None else figure for column in columns),
+                "yes" if account.adds_up else "NO",
+            )
+            for number, account in verified.accounts.items()
+        ),
+    )
+    if verified.shown:
+        show(("table", "key", f"version {active}", f"version {other}"), map(told, verified.shown))
+    folded = sum(verified.places.values())
+    click.echo(
+        f"{projection} versions {active} and {other} at {folded:,} events: "
+        + (f"equal, all {verified.rows:,} rows" if not verified.different else f"{verified.different:,} rows differ")
+    )
