@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from agents.folding import judge, read_records
+from agents.folding import judge
 from agents.handover import Partition
+from agents.reading import read_records
 from projections.all import PROJECTIONS
 from projections.counting import SeenIds
 from projections.projection import Projection

@@ -1,41 +1,41 @@
 """One batch: decode, judge, fold, apply."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple, Protocol, cast
 
 import structlog
 
+from agents.deciding import waiting
+from agents.decision_folding import DecisionFolding
+from agents.decisions import DecisionsSource
 from agents.handover import Batch, Partition
+from agents.limits import halting
 from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, count_refused, timed
-from agents.parking import Parked, Parking
+from agents.parking import AWAITS_DECISION, PATIENT, NotYet, Parked, Parking, Undecided
+from agents.reading import Read, read_records
 from projections.changes import Change
 from projections.counting import COUNTS, SeenIds
 from projections.projection import Projection, Refused
-from projections.sinks.sink import ChangeRefused, Sink
-from schemas.envelope import Decoded, Record, decode, decode_usual, id_of
-from schemas.errors import Poison, WrongPartition
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink
+from schemas.envelope import Decoded, Record, id_of
 from schemas.events import VideoViewed
 from schemas.log import Place, Recorded
-from schemas.partitions import partitions_of
+from schemas.streams import DECISIONS, streams
 
-LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
-FEW = 50  # records that are decoded one by one
-LONGEST_DETAIL = 1_000  # it may quote a key of any length
+END_OF_LOG = 2**63 - 1
 
 logger = structlog.get_logger(__name__)
+
+PassedOver = Callable[[Partition, int, int], Awaitable[Collection[int]]]
+"""The offsets in a stretch of a partition whose records were not folded at their places, and took no id there."""
 
 
 class SeenIdsSource(Protocol):
     """Hands out the seen ids of a partition, able to judge from `from_offset` on."""
 
-    async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds: ...
-
-
-class Read(NamedTuple):
-    """What a batch holds: events, and poison."""
-
-    decoded: list[Decoded]
-    poison: list[Parked]
+    async def window(
+        self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver
+    ) -> SeenIds: ...
 
 
 class Judged(NamedTuple):
@@ -46,12 +46,21 @@ class Judged(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """The part of a batch in [from_offset, next_offset), judged."""
+    """The part of a batch in [from_offset, next_offset), judged; and what of it is not folded now."""
 
     partition: Partition
     from_offset: int
     next_offset: int
     judged: Judged
+    parked: Sequence[Parked]
+
+    @property
+    def at(self) -> Place:
+        return Place(*self.partition, self.from_offset)
+
+    @property
+    def event_offsets(self) -> list[int]:
+        return sorted(item.recorded.place.offset for items in self.judged for item in items)
 
     def between(self, from_offset: int, next_offset: int) -> "Stretch":
         """The part of it in [from_offset, next_offset)."""
@@ -60,36 +69,114 @@ class Stretch(NamedTuple):
             return from_offset <= item.recorded.place.offset < next_offset
 
         judged = Judged([*filter(lies_there, self.judged.counted)], [*filter(lies_there, self.judged.refused)])
-        return Stretch(self.partition, from_offset, next_offset, judged)
+        parked = [one for one in self.parked if from_offset <= one.place.offset < next_offset]
+        return Stretch(self.partition, from_offset, next_offset, judged, parked)
 
 
 class Folding:
     """Folds the batches of one projection into its sink. `partitions` gives each topic's partition count."""
 
     def __init__(
-        self, projection: Projection, sink: Sink, parking: Parking, seen: SeenIdsSource, partitions: dict[str, int]
+        self,
+        projection: Projection,
+        sink: Sink,
+        parking: Parking,
+        seen: SeenIdsSource,
+        partitions: dict[str, int],
+        decisions: DecisionsSource,
     ) -> None:
         self._projection = projection
         self._sink = sink
         self._parking = parking
         self._seen = seen
         self._partitions = partitions
+        self._decisions = decisions
+        self._deciding = DecisionFolding(projection, sink, parking, decisions, partitions)
+        self._settled: dict[Partition, int] = {}  # the epoch in which a partition was begun
+        self._holds_back: dict[Partition, bool] = {}
 
     async def fold(self, batch: Batch) -> None:
-        """Decode, judge, fold and apply `batch`. Raises CheckpointMoved or StoreUnavailable, with the batch not applied."""
+        """Decode, judge, fold and apply `batch`.
+
+        Raises CheckpointMoved or StoreUnavailable, with the batch not applied; NotYet or Halted, perhaps with its beginning applied.
+        """
+        try:
+            await self._settle(batch)
+            if batch.partition.topic == DECISIONS:
+                await self._deciding.fold(batch)
+            else:
+                await self._fold_events(batch)
+        except NotYet as waits:
+            if waits.moves is not None:
+                newest = await self._sink.newest_step(*waits.moves)
+                await self._parking.settle(Place(*waits.moves, newest.next_offset), newest)
+            raise
+        except BaseException:
+            # Perhaps between a step and what it wrote down: whoever comes next settles that first.
+            self._settled.pop(batch.partition, None)
+            raise
+
+    async def _fold_events(self, batch: Batch) -> None:
         partition = batch.partition
-        read = read_records(batch.records, partition, self._partitions[partition.topic])
-        await self._park(read.poison)
+        read = self._read(batch)
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
         count_refused(self._projection.name, (item.verdict for item in judged.refused))
-        await self._apply(Stretch(partition, batch.from_offset, batch.next_offset, judged), batch.records)
+        stretch = Stretch(partition, batch.from_offset, batch.next_offset, judged, read.poison)
+        await self._apply(stretch, batch.records)
+
+    async def _settle(self, batch: Batch) -> None:
+        """Once a partition is begun: finish what whoever had it before has left, and hear of every decision so far."""
+        partition = batch.partition
+        if self._settled.get(partition) == batch.epoch:
+            return
+        at = Place(*partition, batch.from_offset)
+        # Before the checkpoint: what was parked then lay before it. What lies behind it now is of an earlier life of the store.
+        behind = await self._parking.offsets(partition, batch.from_offset, END_OF_LOG)
+        newest = await self._sink.newest_step(*partition)
+        if newest.next_offset != batch.from_offset:
+            raise CheckpointMoved(self._projection.full_name, at)
+        if behind:
+            await self._parking.forget(partition, behind)
+        await self._parking.settle(at, newest)
+        await self._decisions.refresh()
+        self._holds_back[partition] = self._is_ordered(partition) and await self._parking.holds_back(partition)
+        self._settled[partition] = batch.epoch
+
+    def _is_ordered(self, partition: Partition) -> bool:
+        return partition.topic != DECISIONS and streams().topics[partition.topic].ordered
+
+    def _read(self, batch: Batch) -> Read:
+        """The batch's records. What was decided about before it was reached, as when the log is folded anew, is passed over."""
+        partition = batch.partition
+        read = read_records(batch.records, partition, self._partitions[partition.topic])
+        name = self._projection.name
+        decided = set(self._decisions.decided(name, partition, batch.from_offset, batch.next_offset))
+        if not decided:
+            return read
+        awaiting = [
+            Parked(
+                Place(*partition, record.offset),
+                record,
+                AWAITS_DECISION,
+                "it is folded, or not, where its decision lies",
+            )
+            for record in batch.records
+            if record.offset in decided
+        ]
+        poison = [one for one in read.poison if one.place.offset not in decided]
+        return Read([item for item in read.decoded if item.recorded.place.offset not in decided], poison + awaiting)
+
+    async def _passed_over(self, partition: Partition, from_offset: int, to_offset: int) -> Collection[int]:
+        parked = await self._parking.offsets(partition, from_offset, to_offset)
+        return {*parked, *self._decisions.decided(self._projection.name, partition, from_offset, to_offset)}
 
     async def _judged(self, batch: Batch, decoded: list[Decoded]) -> Judged:
         """Of views only those that count reach a projection that counts."""
         if not self._projection.counts_once or not any(item.event.type == VideoViewed.type for item in decoded):
             return Judged(decoded, [])
-        seen = await self._seen.window(self._projection.full_name, batch.partition, batch.from_offset)
+        name, partition = self._projection.full_name, batch.partition
+        seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
         judged = judge(seen, decoded)
         # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
         seen.judged_to = max(seen.judged_to, batch.next_offset)
@@ -97,13 +184,47 @@ class Folding:
 
     async def _apply(self, stretch: Stretch, records: Sequence[Record]) -> None:
         """Apply a stretch. Where the store refuses a change, the event behind it is found and parked."""
-        changes, offsets = self._changes(stretch.judged)
-        expected = Place(stretch.partition.topic, stretch.partition.number, stretch.from_offset)
+        if stretch.parked or self._holds_back[stretch.partition]:
+            await self._apply_parking(stretch, records)
+            return
         try:
-            with timed(SINK_APPLY_SECONDS, self._projection.name):
-                await self._sink.apply(changes, expected=expected, next_offset=stretch.next_offset, offsets=offsets)
+            await self._write(stretch)
         except ChangeRefused as refused:
             await self._apply_parts(stretch, records, refused)
+
+    async def _apply_parking(self, stretch: Stretch, records: Sequence[Record]) -> None:
+        """Apply a stretch some records of which are not folded now, or may have to wait for others that were not."""
+        await self._parking.meet([one for one in stretch.parked if one.reason not in PATIENT])
+        ordered, name = self._is_ordered(stretch.partition), self._projection.name
+        async with self._parking.turn(stretch.partition, stretch.at, ordered=ordered) as turn:
+            undecided = await turn.undecided()
+            if ordered:
+                stretch = held_back(stretch, undecided, records)
+            decided = set(self._decisions.decided(name, stretch.partition, 0, stretch.from_offset))
+            open_ones = [one for one in undecided if one.offset not in decided]
+            halted = halting(name, stretch.parked, stretch.event_offsets, open_ones)
+            if halted is not None:
+                stretch = stretch.between(stretch.from_offset, halted[0])
+            step = await turn.write_down(stretch.parked) if stretch.parked else None
+        if stretch.next_offset > stretch.from_offset:
+            try:
+                await self._write(stretch, step)
+            except ChangeRefused as refused:
+                if step is not None:
+                    await self._parking.drop(step)
+                await self._apply_parts(stretch, records, refused)
+            else:
+                await self._carry_out(step, stretch.parked)
+        self._holds_back[stretch.partition] = ordered and bool(undecided or stretch.parked)
+        if halted is not None:
+            raise halted[1]
+
+    async def _write(self, stretch: Stretch, step: str | None = None) -> None:
+        changes, offsets = self._changes(stretch.judged)
+        with timed(SINK_APPLY_SECONDS, self._projection.name):
+            await self._sink.apply(
+                changes, expected=stretch.at, next_offset=stretch.next_offset, offsets=offsets, step=step
+            )
 
     def _changes(self, judged: Judged) -> tuple[list[Change], list[int] | None]:
         """What the events mean; for a sink that needs to know, event by event, with the offset behind each change."""
@@ -119,67 +240,62 @@ class Folding:
         return changes, offsets
 
     async def _apply_parts(self, stretch: Stretch, records: Sequence[Record], why: ChangeRefused) -> None:
-        offsets = sorted(item.recorded.place.offset for items in stretch.judged for item in items)
+        offsets = stretch.event_offsets
         if not offsets:
             raise why
         if len(offsets) == 1:
             record = next(record for record in records if record.offset == offsets[0])
-            place = Place(stretch.partition.topic, stretch.partition.number, offsets[0])
-            await self._park([Parked(place, record, "refused-by-store", str(why))])
-            await self._apply(stretch._replace(judged=Judged([], [])), records)
+            refused = Parked(Place(*stretch.partition, offsets[0]), record, "refused-by-store", str(why))
+            parked = sorted([*stretch.parked, refused], key=lambda one: one.place.offset)
+            await self._apply(stretch._replace(judged=Judged([], []), parked=parked), records)
             return
         middle = offsets[len(offsets) // 2]
         await self._apply(stretch.between(stretch.from_offset, middle), records)
         await self._apply(stretch.between(middle, stretch.next_offset), records)
 
-    async def _park(self, poison: Sequence[Parked]) -> None:
-        if not poison:
+    async def _carry_out(self, step: str | None, parked: Sequence[Parked]) -> None:
+        if step is None:
             return
-        await self._parking.park(poison)
-        for parked in poison:
-            RECORDS_PARKED.labels(self._projection.name, parked.reason).inc()
+        await self._parking.carry_out(step)
+        for one in parked:
+            RECORDS_PARKED.labels(self._projection.name, one.reason).inc()
             logger.warning(
                 "parked a record that cannot be folded",
                 projection=self._projection.name,
-                place=str(parked.place),
-                event_id=id_of(parked.record),
-                reason=parked.reason,
-                detail=parked.detail,
+                place=str(one.place),
+                event_id=id_of(one.record),
+                reason=one.reason,
+                detail=one.detail,
             )
 
 
-def read_records(records: Sequence[Record], partition: Partition, partitions: int) -> Read:
-    """Each record as an event, or as poison with its reason."""
-    if not records:
-        return Read([], [])
-    lies_on = partitions_of([(record.key or b"")[:LONGEST_KEY_BYTES] for record in records], partitions)
-    if (lies_on == partition.number).all() and (usual := decode_usual(records, partition.topic)) is not None:
-        return Read(usual, [])
-    if len(records) > FEW:
-        # One odd record makes only a few others take the long way.
-        half = len(records) // 2
-        first, second = (read_records(part, partition, partitions) for part in (records[:half], records[half:]))
-        return Read([*first.decoded, *second.decoded], [*first.poison, *second.poison])
-    read = Read([], [])
-    for record, expected in zip(records, lies_on, strict=True):
-        try:
-            decoded = decode(record, partition.topic)
-            if expected != partition.number:
-                raise WrongPartition(
-                    f"the key {record.key!r} belongs on partition {expected}, not on {partition.number}; "
-                    "produce with partitioner=murmur2"
-                )
-        except Poison as poison:
-            place = Place(partition.topic, partition.number, record.offset)
-            read.poison.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
-        else:
-            read.decoded.append(decoded)
-    return read
+def held_back(stretch: Stretch, undecided: Sequence[Undecided], records: Sequence[Record]) -> Stretch:
+    """The stretch as it is folded where order matters: an event whose key has a parked record before it waits behind that one."""
+    behind: dict[bytes, Place] = {}
+    for one in undecided:
+        if one.key is not None:
+            behind.setdefault(one.key, Place(*stretch.partition, one.offset))
+    by_offset = {record.offset: record for record in records}
+    parked = {one.place.offset: one for one in stretch.parked}
+    counted: list[Decoded] = []
+    events = {item.recorded.place.offset: item for item in stretch.judged.counted}
+    for offset in sorted([*parked, *events]):
+        record = by_offset[offset]
+        if offset in events:
+            first = behind.get(events[offset].event.key.encode())
+            if first is None:
+                counted.append(events[offset])
+                continue
+            parked[offset] = waiting(Parked(Place(*stretch.partition, offset), record, "", ""), first)
+        elif record.key is not None:
+            behind.setdefault(record.key, Place(*stretch.partition, offset))
+    in_order = sorted(parked.values(), key=lambda one: one.place.offset)
+    return stretch._replace(judged=stretch.judged._replace(counted=counted), parked=in_order)
 
 
 def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
     """What reaches a fold that counts: the views that do, and whatever is no view."""
-    views = [item for item in decoded if item[0].type == VideoViewed.type]
+    views = [item for item in decoded if item.event.type == VideoViewed.type]
     verdicts = seen.judge_all(cast("list[tuple[VideoViewed, Recorded]]", views))
     refused = [
         Refused(cast(VideoViewed, item.event), item.recorded, verdict)
@@ -188,5 +304,5 @@ def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
     ]
     if not refused:
         return Judged(list(decoded), [])
-    offsets = {item.recorded.place.offset for item in refused}
-    return Judged([item for item in decoded if item[1].place.offset not in offsets], refused)
+    places = {item.recorded.place for item in refused}
+    return Judged([item for item in decoded if item.recorded.place not in places], refused)

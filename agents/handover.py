@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from projections.sinks.sink import Checkpoint, LogIdentity
 
+WAITING_ATTEMPT = 4  # about a second, by the back-off of a store that is down
 QUEUED_BATCHES = 2  # behind the one that is being applied: enough to hide a fetch, little enough to drop
 
 
@@ -86,7 +87,14 @@ class Refuse(NamedTuple):
     why: str
 
 
-Command = Pause | ReadCheckpoint | Seek | Resume | Deliver | Refuse
+class LookAgain(NamedTuple):
+    """A little later, see whether the partition may go on: `look_again` begins it anew."""
+
+    partition: Partition
+    epoch: int
+
+
+Command = Pause | ReadCheckpoint | Seek | Resume | Deliver | Refuse | LookAgain
 
 
 class Phase(Enum):
@@ -177,6 +185,7 @@ class Handover:
         if why := contradiction(self._projection, partition, checkpoint, log):
             state.phase = Phase.OPERATOR
             yield Refuse(partition, why)
+            yield LookAgain(partition, epoch)
             return
         state.phase, state.position, state.attempt = Phase.RECORDS, checkpoint.next_offset, 0
         state.is_paused = False
@@ -236,6 +245,29 @@ class Handover:
         """The agent raised what nobody expected. Nothing was lost: the checkpoint says where to go on."""
         state = self._current(batch.partition, batch.epoch)
         yield from self._begin_again(batch, attempt=1 if state is None else state.attempt + 1)
+
+    def waits(self, batch: Batch) -> Iterator[Command]:
+        """The batch, or the rest of it, has to wait for another partition: begin anew a moment later."""
+        yield from self._begin_again(batch, attempt=WAITING_ATTEMPT)
+
+    def halted(self, batch: Batch, why: str) -> Iterator[Command]:
+        """Too much of the partition is parked, the rest of the batch among it: only an operator, or another release, helps."""
+        partition = batch.partition
+        if self._current(partition, batch.epoch) is None:
+            yield from self._came_back(batch)
+            return
+        self._in_flight.pop(partition, None)
+        self._epoch += 1
+        self._held[partition] = _State(self._epoch, phase=Phase.OPERATOR)
+        yield Pause(partition)
+        yield Refuse(partition, why)
+        yield LookAgain(partition, self._epoch)
+
+    def look_again(self, partition: Partition, epoch: int) -> Iterator[Command]:
+        """An operator may have helped."""
+        state = self._current(partition, epoch)
+        if state is not None and state.phase is Phase.OPERATOR:
+            yield from self._begin(partition)
 
     def _begin(self, partition: Partition, attempt: int = 0) -> Iterator[Command]:
         self._epoch += 1

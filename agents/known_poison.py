@@ -22,11 +22,11 @@ class KnownPoison(Parking):
         self._stores = stores
         self._name = projection.name
 
-    async def park(self, parked: Sequence[Parked]) -> None:
+    async def meet(self, poison: Sequence[Parked]) -> None:
         """Raises NewPoison, with nothing parked, StoreUnavailable."""
         active = (await Registry(self._stores.pool).versions()).active(self._name)
         checkpoints = self._stores.checkpoints(active)
-        for (topic, partition), items in groupby(parked, lambda item: item.place[:2]):
+        for (topic, partition), items in groupby(poison, lambda item: item.place[:2]):
             reached = (await checkpoints.next_offsets([(topic, partition)]))[topic, partition]
             met = {item.place.offset: item for item in items if item.place.offset < reached}
             with reaching_postgres():
@@ -49,4 +49,3 @@ class KnownPoison(Parking):
                     f"{first.place} cannot be folded ({first.reason}: {first.detail}), and version {active.number} of {self._name} has "
                     f"folded it: mend the fold and go on with `faust -A agents resume {self._name}`"
                 )
-        await super().park(parked)

@@ -19,9 +19,10 @@ SHOWN_BYTES = 4_000  # of a key or a value
 
 
 class Wanted(NamedTuple):
-    """Which parked records: those of a place, a projection, a reason, or all. Decided ones only if they are asked for."""
+    """Which parked records: those of a place, a projection, a topic, a reason, or all. Decided ones only if they are asked for."""
 
     projection: str | None = None
+    topic: str | None = None
     reason: str | None = None
     places: Sequence[Place] = ()
     decided: bool = False
@@ -63,7 +64,7 @@ async def count_parked(pool: Any, wanted: Wanted) -> int:
 
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     conditions, values = ["true" if wanted.decided else "outcome is null"], list[Any]()
-    for column, value in (("projection", wanted.projection), ("reason", wanted.reason)):
+    for column, value in (("projection", wanted.projection), ("topic", wanted.topic), ("reason", wanted.reason)):
         if value is not None:
             values.append(value)
             conditions.append(f"{column} = ${len(values)}")

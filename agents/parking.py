@@ -1,60 +1,220 @@
-"""Poison, kept with its bytes, its place and the reason, before the checkpoint moves past it."""
+"""Records that could not be folded, whole, and what became of them.
+
+A step that parks or decides is written down first, under a name of its own; the name moves with the checkpoint, in the store that the
+projection is folded into. What was written down is carried out once the step is taken, and only then: a worker that dies between the
+two leaves the name behind, and whoever comes next knows by it whether the step was taken.
+"""
 
 import base64
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import uuid4
 
+from agents.handover import Partition
 from projections.projection import Projection
 from projections.sinks.postgres import reaching_postgres
+from projections.sinks.sink import Step
 from schemas.envelope import Record
 from schemas.log import Place
 
-PARK = """
-insert into parked (projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing
+WAITS_BEHIND = "waits-behind"
+AWAITS_DECISION = "awaits-decision"
+PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
+"""Reasons that are no error of the record itself."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+OF_RECORD = (
+    "topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by"
+)
+WRITE_DOWN = f"""
+insert into parking_steps (step, moves_topic, moves_partition, from_offset, projection, version, {OF_RECORD})
+values ({", ".join(f"${i}" for i in range(1, 19))})
 """
+CARRY_OUT = f"""
+with taken as (delete from parking_steps where projection = $1 and version = $2 and step = $3 returning *)
+insert into parked (projection, version, {OF_RECORD})
+select projection, version, {OF_RECORD} from taken
+on conflict (projection, version, topic, partition, log_offset) do update set
+    reason = excluded.reason, detail = excluded.detail, waits_for = excluded.waits_for,
+    outcome = excluded.outcome, decided_by = excluded.decided_by
+"""
+NEVER_TAKEN = """
+delete from parking_steps
+where projection = $1 and version = $2 and moves_topic = $3 and moves_partition = $4 and from_offset < $5
+"""
+ANOTHERS_STEP = """
+select moves_topic, moves_partition from parking_steps
+where projection = $1 and version = $2 and topic = $3 and partition = $4 and (moves_topic, moves_partition) <> ($5, $6)
+limit 1
+"""
+OF_PARTITION = "projection = $1 and version = $2 and topic = $3 and partition = $4"
+UNDECIDED = f"select log_offset, key, reason from parked where {OF_PARTITION} and outcome is null order by log_offset"
+AT_OFFSETS = f"select {OF_RECORD} from parked where {OF_PARTITION} and log_offset = any($5::bigint[])"
+OFFSETS = f"select log_offset from parked where {OF_PARTITION} and log_offset >= $5 and log_offset < $6"
+FORGET = f"delete from parked where {OF_PARTITION} and log_offset = any($5::bigint[])"
 
 
 class Parked(NamedTuple):
-    """A record that cannot be folded. `reason` is a fixed word, `detail` a sentence."""
+    """A record that was not folded at its place. `reason` is a fixed word, `detail` a sentence.
+
+    `outcome` says what became of it by the decision at `decided_by`: folded, duplicate, future or discarded. Until then it is None.
+    """
 
     place: Place
     record: Record
     reason: str
     detail: str
+    waits_for: int | None = None
+    outcome: str | None = None
+    decided_by: int | None = None
+
+
+class Undecided(NamedTuple):
+    """What has to be known of a parked record that nobody has decided about, before the next ones are folded."""
+
+    offset: int
+    key: bytes | None
+    reason: str
+
+
+class KeptRecord(NamedTuple):
+    """A record as it was read from the log."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, Any]]
+
+
+class NotYet(Exception):
+    """This stretch has to wait until another partition of the same projection has come further; nothing was changed.
+
+    `moves` is the partition whose step is in the way, if one is: it may have been left behind by a worker that died.
+    """
+
+    def __init__(self, why: str, moves: Partition | None = None) -> None:
+        super().__init__(why)
+        self.moves = moves
+
+
+class Turn:
+    """What is parked of one partition, looked at and added to while nobody else does."""
+
+    def __init__(self, connection: Any, version: tuple[str, int], partition: Partition, moves: Place) -> None:
+        self._connection = connection
+        self._version = version
+        self._partition = partition
+        self._moves = moves
+
+    async def undecided(self) -> list[Undecided]:
+        """In the order of the log."""
+        rows = await self._connection.fetch(UNDECIDED, *self._version, *self._partition)
+        return [Undecided(*row) for row in rows]
+
+    async def at(self, offsets: Collection[int]) -> list[Parked]:
+        """Those of these offsets that are or were parked."""
+        rows = await self._connection.fetch(AT_OFFSETS, *self._version, *self._partition, list(offsets))
+        return list(map(_parked, rows))
+
+    async def write_down(self, parked: Iterable[Parked]) -> str:
+        """Returns the name of the step that this belongs to."""
+        step = uuid4().hex
+        rows = [(step, *self._moves, *self._version, *_row(one)) for one in parked]
+        await self._connection.executemany(WRITE_DOWN, rows)
+        return step
 
 
 class Parking:
-    """Where one projection's poison is kept, in Postgres. Raises StoreUnavailable when it is down."""
+    """What one version of a projection has parked, in Postgres. Every method raises StoreUnavailable when it is down."""
 
     def __init__(self, pool: Any, projection: Projection) -> None:
         self._pool = pool
-        self._projection = projection
+        self._version = projection.name, projection.version
 
-    async def park(self, parked: Sequence[Parked]) -> None:
-        """Keep each of `parked`; by its place, so that parking it again changes nothing."""
-        name, version = self._projection.name, self._projection.version
-        rows = [
-            (
-                name,
-                version,
-                *place,
-                datetime.fromtimestamp(record.timestamp / 1_000, UTC),
-                record.key,
-                record.value,
-                [
-                    [_storable(header), None if value is None else base64.b64encode(value).decode()]
-                    for header, value in record.headers
-                ],
-                reason,
-                _storable(detail),
-            )
-            for place, record, reason, detail in parked
-        ]
-        if rows:
-            with reaching_postgres():
-                await self._pool.executemany(PARK, rows)
+    @asynccontextmanager
+    async def turn(self, partition: Partition, moves: Place, *, ordered: bool = False) -> AsyncIterator[Turn]:
+        """The one turn that somebody has on what is parked of `partition`, for the step that moves the checkpoint from `moves`.
+
+        Where the order matters, raises NotYet while a step that moves another checkpoint has something of the partition written down that
+        is not carried out.
+        """
+        name = f"parking {self._version} {partition}"
+        with reaching_postgres():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))", name
+                )
+                if ordered and (
+                    another := await connection.fetchrow(ANOTHERS_STEP, *self._version, *partition, *moves[:2])
+                ):
+                    raise NotYet(f"a step of {another} has something of {partition} written down", Partition(*another))
+                yield Turn(connection, self._version, partition, moves)
+
+    async def carry_out(self, step: str) -> None:
+        """The step was taken: what was written down is so."""
+        with reaching_postgres():
+            await self._pool.execute(CARRY_OUT, *self._version, step)
+
+    async def drop(self, step: str) -> None:
+        """The step is given up before it was tried."""
+        with reaching_postgres():
+            await self._pool.execute("delete from parking_steps where step = $1", step)
+
+    async def settle(self, at: Place, newest: Step) -> None:
+        """The checkpoint is at `at`, where `newest` brought it: what that step wrote down is carried out, and what can never be taken any
+        more is dropped. Anyone may do so."""
+        with reaching_postgres():
+            async with self._pool.acquire() as connection, connection.transaction():
+                if newest.name is not None:
+                    await connection.execute(CARRY_OUT, *self._version, newest.name)
+                await connection.execute(NEVER_TAKEN, *self._version, *at)
+
+    async def offsets(self, partition: Partition, from_offset: int, to_offset: int) -> list[int]:
+        """The offsets in [from_offset, to_offset) that are or were parked."""
+        with reaching_postgres():
+            rows = await self._pool.fetch(OFFSETS, *self._version, *partition, from_offset, to_offset)
+        return [row[0] for row in rows]
+
+    async def holds_back(self, partition: Partition) -> bool:
+        """Whether anything of the partition is undecided."""
+        with reaching_postgres():
+            found: bool = await self._pool.fetchval(f"select exists ({UNDECIDED})", *self._version, *partition)
+        return found
+
+    async def forget(self, partition: Partition, offsets: Collection[int]) -> None:
+        """Drop what an earlier life of the store had parked: its log is folded anew."""
+        with reaching_postgres():
+            await self._pool.execute(FORGET, *self._version, *partition, list(offsets))
+
+    async def meet(self, poison: Sequence[Parked]) -> None:
+        """Records are met that cannot be folded, before they are parked: a worker takes them as they come, a rebuild may not."""
+
+
+def _row(parked: Parked) -> tuple[Any, ...]:
+    place, record, reason, detail, *decided = parked
+    headers = [
+        [_storable(name), None if value is None else base64.b64encode(value).decode()] for name, value in record.headers
+    ]
+    recorded_at = EPOCH + timedelta(milliseconds=record.timestamp)
+    return (*place, recorded_at, record.key, record.value, headers, reason, _storable(detail), *decided)
+
+
+def _parked(row: Mapping[str, Any]) -> Parked:
+    place = Place(row["topic"], row["partition"], row["log_offset"])
+    record = KeptRecord(
+        place.partition,
+        place.offset,
+        (row["recorded_at"] - EPOCH) // timedelta(milliseconds=1),
+        row["key"],
+        row["value"],
+        [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],
+    )
+    decided = row["waits_for"], row["outcome"], row["decided_by"]
+    return Parked(place, record, row["reason"], row["detail"], *decided)
 
 
 def _storable(text: str) -> str:

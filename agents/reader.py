@@ -18,6 +18,7 @@ from agents.handover import (
     Deliver,
     Handover,
     Log,
+    LookAgain,
     Partition,
     Pause,
     ReadCheckpoint,
@@ -25,7 +26,9 @@ from agents.handover import (
     Resume,
     Seek,
 )
+from agents.limits import Halted
 from agents.metrics import BATCH_SECONDS, BATCHES, timed
+from agents.parking import NotYet
 from agents.standing import Standing
 from agents.topics import log_identities
 from compose.settings import Settings
@@ -40,6 +43,7 @@ HEARTBEAT_MS = 2_000
 # A partition whose store is down is not polled. Left at its five minutes, the consumer would silently leave its group and go on
 # believing that it owns the partition; that a reader is alive is what heartbeats are for.
 IDLE_MS = 24 * 60 * 60 * 1_000
+LOOK_AGAIN_SECONDS = 5.0  # at a partition that waits for an operator
 DRAIN_SECONDS = 5.0  # for the one call in flight, when a partition is taken away
 STACK_FRAMES = 12
 FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.1, 10.0
@@ -78,7 +82,7 @@ class Reader:
         self.refusals: dict[Partition, str] = {}
         self._settings = settings
         self._sink = sink
-        self._partitions = {topic: partitions[topic] for topic in projection.topics}
+        self._partitions = {topic: partitions[topic] for topic in projection.reads}
         self._fold = fold
         self._deliver = deliver
         self._on_hold, self._on_release = on_hold, on_release
@@ -92,6 +96,7 @@ class Reader:
             Partition, str
         ] = {}  # by a store that is down, in its words; said for the first of them alone
         self._folding: set[asyncio.Task[None]] = set()
+        self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -150,6 +155,12 @@ class Reader:
                 logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
             self._held_up[batch.partition] = str(unavailable)
             outcome, commands = "unavailable", self._handover.unavailable(batch)
+        except NotYet as waits:
+            logger.debug("a batch waits", projection=self.projection.full_name, why=str(waits))
+            outcome, commands = "waits", self._handover.waits(batch)
+        except Halted as halted:
+            self._halted.add(batch.partition)
+            outcome, commands = "halted", self._handover.halted(batch, str(halted))
         except BaseException as error:
             outcome = "failed"
             self._carry_out(self._handover.failed(batch))
@@ -163,6 +174,8 @@ class Reader:
                 del self._held_up[batch.partition]
                 if not self._held_up:
                     logger.info("the store is back", projection=self.projection.name)
+            self._halted.discard(batch.partition)
+            self._goes_on(batch.partition)
             commands = self._handover.applied(batch)
         finally:
             BATCHES.labels(self.projection.name, outcome).inc()
@@ -205,7 +218,7 @@ class Reader:
                     await self._consumer.stop()
                 self._consumer = self._new_consumer()
                 await asyncio.sleep(back_off_seconds(attempt))
-        topics = [self._settings.named(topic) for topic in self.projection.topics]
+        topics = [self._settings.named(topic) for topic in self.projection.reads]
         self._consumer.subscribe(topics, listener=_Listener(self))
         self._has_begun = True
         logger.info("reading", projection=self.projection.name, topics=topics)
@@ -268,6 +281,7 @@ class Reader:
                 await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
         for partition in taken:
             self.refusals.pop(partition, None)
+            self._halted.discard(partition)
             self._held_up.pop(partition, None)
             self._on_release(self.projection.full_name, partition)
 
@@ -292,15 +306,28 @@ class Reader:
                     self._consumer.pause(self._topic_partition(partition))
                 case Resume(partition):
                     self._consumer.resume(self._topic_partition(partition))
+                    if partition not in self._halted:
+                        self._goes_on(partition)
                 case Seek(partition, offset):
                     self._consumer.seek(self._topic_partition(partition), offset)
                 case Refuse(partition, why):
+                    if self.refusals.get(partition) != why:
+                        logger.error("a partition stands still", projection=self.projection.name, why=why)
                     self.refusals[partition] = why
-                    logger.error("a partition stands still", projection=self.projection.name, why=why)
+                case LookAgain(partition, epoch):
+                    self._start(self._look_again(partition, epoch))
                 case ReadCheckpoint():
                     self._start(self._read_checkpoint(command))
                 case Deliver(batch, attempt):
                     self._start(self._deliver_later(batch, attempt), batch)
+
+    def _goes_on(self, partition: Partition) -> None:
+        if self.refusals.pop(partition, None):
+            logger.info("a partition goes on", projection=self.projection.name, partition=str(partition))
+
+    async def _look_again(self, partition: Partition, epoch: int) -> None:
+        await asyncio.sleep(random.uniform(LOOK_AGAIN_SECONDS / 2, LOOK_AGAIN_SECONDS))
+        self._carry_out(self._handover.look_again(partition, epoch))
 
     def _start(self, work: Awaitable[None], batch: Batch | None = None) -> None:
         task = asyncio.ensure_future(work)

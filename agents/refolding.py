@@ -14,10 +14,13 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.decisions import decisions_of
 from agents.folding import Folding
 from agents.garbage import collect_seldom
 from agents.handover import Batch, Log, Partition, contradiction
 from agents.known_poison import KnownPoison, NewPoison
+from agents.limits import Halted
+from agents.parking import NotYet
 from agents.reader import FETCH_WAIT_MS, back_off_seconds
 from agents.registry import NotNow, Registry
 from agents.seen import seen_ids
@@ -33,6 +36,7 @@ BATCH_RECORDS = 20_000
 FETCH_BYTES = 4 * 2**20  # of a partition: a batch comes in one fetch or two
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
+WAIT_SECONDS = 0.5
 AWAY, STOPPED = 1, 2  # exit statuses: start it again; somebody has to do something
 NEARLY = 1_000  # records left, of which a worker makes one batch
 
@@ -57,6 +61,7 @@ class Refolding:
             KnownPoison(stores, projection),
             seen_ids(settings, streams()),
             {name: topic.partitions for name, topic in streams().topics.items()},
+            decisions_of(settings, streams()),
         )
         self._side_by_side = asyncio.Semaphore(streams().agents[version.projection].concurrency)
         self._positions: dict[Partition, int] = {}
@@ -137,6 +142,11 @@ class Refolding:
                 except CheckpointMoved:
                     await self._seek(consumer, batch.partition)
                     return
+                except NotYet:
+                    # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
+                    await asyncio.sleep(WAIT_SECONDS)
+                    await self._seek(consumer, batch.partition)
+                    return
                 else:
                     self._positions[batch.partition] = batch.next_offset
                     return
@@ -194,7 +204,7 @@ def main() -> int:
     try:
         uvloop.install()
         asyncio.run(refold(name, int(number), int(rate), partitions))
-    except (NewPoison, NotNow) as stopped:
+    except (NewPoison, NotNow, Halted) as stopped:
         print(stopped)
         return STOPPED
     except (KafkaError, StoreUnavailable) as error:

@@ -213,7 +213,8 @@ class Registry:
         with reaching_postgres():
             async with self._pool.acquire() as connection, connection.transaction():
                 place = (version.projection, version.number)
-                await connection.execute("delete from parked where projection = $1 and version = $2", *place)
+                for table in ("parked", "parking_steps"):
+                    await connection.execute(f"delete from {table} where projection = $1 and version = $2", *place)
 
 
 async def register_declared(pool: Any, streams: Streams) -> None:

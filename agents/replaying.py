@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agents.folding import Judged, judge, read_records
+from agents.folding import Judged, judge
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog
+from agents.reading import read_records
 from agents.seen import SeenIdsOfWorker
 from compose.log import BROKERS_CLOCKS
 from projections.changes import Change

@@ -2,19 +2,26 @@
 
 import asyncio
 import time
+from collections.abc import Collection
 from datetime import timedelta
 
 import structlog
 
-from agents.folding import judge, read_records
+from agents.folding import PassedOver, judge
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog, log_of
 from agents.metrics import SEEN_IDS_REFILL_SECONDS
+from agents.reading import read_records
 from compose.settings import Settings
 from projections.counting import SeenIds
 from schemas.streams import Streams
 
 logger = structlog.get_logger(__name__)
+
+
+async def nothing_passed_over(partition: Partition, from_offset: int, to_offset: int) -> Collection[int]:
+    """For who folds every record that can be folded."""
+    return ()
 
 
 class SeenIdsOfWorker:
@@ -52,27 +59,30 @@ class SeenIdsOfWorker:
         """About what they take."""
         return sum(window.nbytes for window in (*self._shared.values(), *self._own.values()))
 
-    async def window(self, projection: str, partition: Partition, from_offset: int) -> SeenIds:
+    async def window(
+        self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver = nothing_passed_over
+    ) -> SeenIds:
         """The window that judges the partition from `from_offset` on.
 
-        Projections share it. One that lags by more than the window remembers has its own until it has caught up.
+        Projections share it. One that lags by more than the window remembers has its own until it has caught up. What was `passed_over`,
+        because it was parked, took no id.
         """
         async with self._filling.setdefault(partition, asyncio.Lock()):
             shared = self._shared.get(partition)
             if shared is not None and shared.answers_from <= from_offset:
                 self._own.pop((projection, partition), None)
-                return await self._extended(shared, partition, from_offset)
+                return await self._extended(shared, partition, from_offset, passed_over)
             own = self._own.get((projection, partition))
             if own is not None and own.answers_from <= from_offset:
-                return await self._extended(own, partition, from_offset)
-            filled = await self._filled(partition, from_offset)
+                return await self._extended(own, partition, from_offset, passed_over)
+            filled = await self._filled(partition, from_offset, passed_over)
             if shared is None:
                 self._shared[partition] = filled
             else:
                 self._own[projection, partition] = filled
             return filled
 
-    async def _filled(self, partition: Partition, from_offset: int) -> SeenIds:
+    async def _filled(self, partition: Partition, from_offset: int, passed_over: PassedOver) -> SeenIds:
         began = time.monotonic()
         once_within = self._once_within[partition.topic]
         async with self._open_log(partition) as log:
@@ -81,7 +91,7 @@ class SeenIdsOfWorker:
             if first_ms is not None and from_offset > 0:
                 start = min(from_offset, await log.offset_at(first_ms - round(once_within.total_seconds() * 1_000)))
             seen = SeenIds(once_within, start_offset=start)
-            await self._judge(seen, log, start, from_offset)
+            await self._judge(seen, log, start, from_offset, passed_over)
         # What lies before was read only to remember its ids, and its own verdicts rest on too little.
         seen.answers_from = from_offset
         SEEN_IDS_REFILL_SECONDS.observe(time.monotonic() - began)
@@ -95,16 +105,22 @@ class SeenIdsOfWorker:
             )
         return seen
 
-    async def _extended(self, seen: SeenIds, partition: Partition, from_offset: int) -> SeenIds:
+    async def _extended(
+        self, seen: SeenIds, partition: Partition, from_offset: int, passed_over: PassedOver
+    ) -> SeenIds:
         """`seen`, having judged everything before `from_offset`; nobody read that stretch through it."""
         if seen.judged_to < from_offset:
             async with self._open_log(partition) as log:
-                await self._judge(seen, log, seen.judged_to, from_offset)
+                await self._judge(seen, log, seen.judged_to, from_offset, passed_over)
         return seen
 
-    async def _judge(self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int) -> None:
+    async def _judge(
+        self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int, passed_over: PassedOver
+    ) -> None:
+        passed = await passed_over(log.partition, from_offset, to_offset) if from_offset < to_offset else ()
         async for records in log.read(from_offset, to_offset):
-            judge(seen, read_records(records, log.partition, self._partitions[log.partition.topic]).decoded)
+            read = read_records(records, log.partition, self._partitions[log.partition.topic])
+            judge(seen, [item for item in read.decoded if item.recorded.place.offset not in passed])
         seen.judged_to = max(seen.judged_to, to_offset)
 
 

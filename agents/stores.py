@@ -56,8 +56,8 @@ def folded_as(version: Version) -> Projection:
 
 
 def partitions_of(projection: str) -> list[Partition]:
-    """Everything that the projection folds."""
-    topics = streams().projections[projection].topics
+    """Everything that the projection folds, the decisions about what it parked among it."""
+    topics = streams().projections[projection].reads
     return [Partition(topic, number) for topic in topics for number in range(streams().topics[topic].partitions)]
 
 

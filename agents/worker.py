@@ -19,6 +19,7 @@ from faust.cli.worker import worker as worker_command
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from agents.decisions import DecisionsOfWorker, decisions_of
 from agents.folding import Folding
 from agents.garbage import collect_seldom
 from agents.handover import Batch
@@ -162,6 +163,7 @@ class Reading(Service):
         self._open = AsyncExitStack()
         self._stores = await self._open.enter_async_context(open_stores(settings(), connections=POSTGRES_CONNECTIONS))
         self._seen = seen_ids(settings(), streams())
+        self._decisions = decisions_of(settings(), streams())
         self._versions = Versions()
         self._held: dict[str, Held] = {}
         self._changing = asyncio.Lock()  # of what is held
@@ -220,7 +222,13 @@ class Reading(Service):
         sink = self._stores.sink(version)
         may_fold = asyncio.Event()
         reader = new_reader(
-            folded_as(version), sink, self._stores.pool, self._seen, channels[version.projection], may_fold
+            folded_as(version),
+            sink,
+            self._stores.pool,
+            self._seen,
+            self._decisions,
+            channels[version.projection],
+            may_fold,
         )
         running = asyncio.create_task(reader.run())
         running.add_done_callback(self._ended)
@@ -297,10 +305,16 @@ class Reading(Service):
 
 
 def new_reader(
-    projection: Projection, sink: Sink, pool: Any, seen: SeenIdsOfWorker, channel: Any, may_fold: asyncio.Event
+    projection: Projection,
+    sink: Sink,
+    pool: Any,
+    seen: SeenIdsOfWorker,
+    decisions: DecisionsOfWorker,
+    channel: Any,
+    may_fold: asyncio.Event,
 ) -> Reader:
     partitions = {name: topic.partitions for name, topic in streams().topics.items()}
-    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions)
+    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions, decisions)
     counts = projection.counts_once
 
     async def fold(batch: Batch) -> None:

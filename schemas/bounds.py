@@ -88,6 +88,9 @@ RecordId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}:[0-9]{1
 Noun = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,40}$")]
 """The name of a projection."""
 
+ReasonWord = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z-]{0,40}$")]
+"""The fixed word for why a record was parked, such as `unknown-type`."""
+
 Offset = Annotated[int, Field(ge=0, le=INT64_MAX)]
 
 Title = Annotated[

@@ -24,6 +24,7 @@ from .bounds import (
     PlaybackState,
     Quality,
     Reason,
+    ReasonWord,
     RecordId,
     Seconds,
     Share,
@@ -224,6 +225,7 @@ class Decision(Event):
 
     record: RecordId = Field(description="topic:partition:offset of the parked record")
     projections: list[Noun] = Field(min_length=1, max_length=64, description="those that had parked it")
+    parked_for: ReasonWord | None = Field(None, description="the reason that it was parked for when it was decided")
     by: Label = Field(description="who decided")
 
 

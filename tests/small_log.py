@@ -16,6 +16,7 @@ from schemas.events import Event
 from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.logs import PartitionInMemory
+from tests.parking_lot import NoDecisions
 from tests.records import Kept, kept
 
 SMALL = streams().model_copy(
@@ -68,7 +69,7 @@ async def fold(log: SmallLog, projection: Projection, sink: Sink, pool: Any, *, 
     partitions = {name: topic.partitions for name, topic in SMALL.topics.items()}
     within = {name: topic.once_within for name, topic in SMALL.topics.items() if topic.once_within}
     seen = SeenIdsOfWorker(within, partitions, log.open)
-    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions)
+    folding = Folding(projection, sink, Parking(pool, projection), seen, partitions, NoDecisions())
     for partition, held in log.partitions.items():
         if partition.topic in projection.topics:
             place = (await sink.checkpoint(*partition, LOG)).place

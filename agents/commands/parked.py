@@ -1,16 +1,28 @@
 """`faust -A agents parked`: records that could not be folded, and what is decided about them."""
 
-from collections.abc import Iterable
+import getpass
+from collections.abc import Iterable, Sequence
 
 import click
 from faust.cli import AppCommand, argument, option
+from pydantic import ValidationError
 
+from agents.commands.operating import operating
 from agents.commands.tables import show as show_table
+from agents.decisions import Heard, decisions_of
+from agents.log_ends import open_log_ends
 from agents.parked import Found, Wanted, count_parked, find_parked, readable
+from agents.ruling import CARRIED_OUT, Ruled, Ruling, Word
+from agents.stores import Stores
 from agents.worker import app
-from compose.connections import open_postgres
+from compose.log import LogUnavailable, open_log
 from compose.settings import settings
+from projections.queries.versions import Versions, read_versions
 from schemas.log import Place
+from schemas.streams import streams
+
+SOURCE = "/agents/parked"
+DONE = {"retry": "retried", "discard": "discarded"}
 
 
 class RecordId(click.ParamType):
@@ -26,10 +38,16 @@ class RecordId(click.ParamType):
 
 
 @app.command(
-    argument("word", type=click.Choice(["list", "show"]), default="list"),
+    argument("word", type=click.Choice(["list", "show", "retry", "discard"]), default="list"),
     argument("records", nargs=-1, type=RecordId()),
-    option("--projection", help="Only what this projection has parked."),
+    option("--projection", type=click.Choice([*streams().projections]), help="Only what this projection has parked."),
+    option("--topic", type=click.Choice([*streams().topics]), help="Only records of this topic."),
     option("--reason", help="Only what was parked for this reason, such as unknown-type."),
+    option(
+        "--all", "every", is_flag=True, help="Retry or discard all that is parked, of what the other options leave."
+    ),
+    option("--by", default=getpass.getuser, help="Who decides; by default whoever is logged in."),
+    option("--why", help="Why; a discard has to say."),
     option("--decided", is_flag=True, help="List decided ones too."),
     option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="List so many."),
 )
@@ -38,21 +56,69 @@ async def parked(
     word: str,
     records: tuple[Place, ...],
     projection: str | None,
+    topic: str | None,
     reason: str | None,
+    every: bool,
+    by: str,
+    why: str | None,
     decided: bool,
     limit: int,
 ) -> None:
-    """Records that could not be folded: list them, or show some whole (`show views:3:41207`)."""
-    if word == "show" and not records:
-        raise click.UsageError("name the records, such as `parked show views:3:41207`")
-    wanted = Wanted(projection, reason, records, decided=decided or word == "show")
-    async with open_postgres(settings(), connections=1) as pool:
-        found = await find_parked(pool, wanted, limit)
-        count = await count_parked(pool, wanted)
-    if word == "show":
-        show_whole(found)
-    else:
-        show_list(found, count)
+    """Records that could not be folded: list them, show some whole, retry or discard them.
+
+    A retried record is read by the release that runs now, and folded once; what waited behind it follows. A discarded one is never folded.
+    """
+    if word != "list" and not (records or (every and word != "show")):
+        raise click.UsageError(
+            f"name the records, such as `parked {word} views:3:41207`, or say --all to retry or discard"
+        )
+    if word == "discard" and not why:
+        raise click.UsageError("say --why they are discarded: it is kept for ever")
+    wanted = Wanted(projection, topic, reason, records, decided=decided or word == "show")
+    async with operating() as stores:
+        if word in ("retry", "discard"):
+            found = await find_parked(stores.pool, wanted)
+            click.echo(
+                words(word, await rule(stores, "retry" if word == "retry" else "discard", found, by, why, records))
+            )
+            return
+        found = await find_parked(stores.pool, wanted, limit)
+        if word == "show":
+            heard = decisions_of(settings(), streams())
+            await heard.refresh()
+            show_whole(found, heard.about)
+        else:
+            show_list(found, await count_parked(stores.pool, wanted))
+
+
+async def rule(
+    stores: Stores, word: Word, found: Sequence[Found], by: str, why: str | None, named: Sequence[Place]
+) -> Ruled:
+    """Append the decisions. What cannot be said, or appended, ends the command in words."""
+    versions = Versions(await read_versions(stores.pool))
+    checkpoints = {}
+    for version in (v for name in streams().projections for v in versions.known(name)):
+        if version.state != "retired":
+            offsets = await stores.checkpoints(version).next_offsets([CARRIED_OUT])
+            checkpoints[version.full_name] = offsets[CARRIED_OUT]
+    try:
+        async with open_log(settings(), SOURCE) as log, open_log_ends(settings()) as ends:
+            ruling = Ruling(log, ends, decisions_of(settings(), streams()), checkpoints)
+            return await ruling.decide(word, found, by=by, why=why, named=named)
+    except LogUnavailable as unavailable:
+        raise SystemExit(f"Error: {unavailable}; asked again, it goes on with what is left") from None
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SystemExit(f"Error: {said}") from None
+
+
+def words(word: str, ruled: Ruled) -> str:
+    told = [f"{ruled.decided:,} records {DONE[word]}"]
+    if ruled.on_their_way:
+        told.append(f"a decision about {ruled.on_their_way:,} is on its way already")
+    if ruled.waiting:
+        told.append(f"{ruled.waiting:,} wait behind another record of their key and follow it by themselves")
+    return "; ".join([*told, "`faust -A agents parked` tells what is left"])
 
 
 def show_list(found: Iterable[Found], count: int) -> None:
@@ -65,8 +131,8 @@ def show_list(found: Iterable[Found], count: int) -> None:
         click.echo(f"{len(rows):,} of {count:,}; --limit shows more")
 
 
-def show_whole(found: Iterable[Found]) -> None:
-    """A record once, then each projection that has parked it."""
+def show_whole(found: Iterable[Found], heard: Heard) -> None:
+    """A record once, the decisions about it, then each projection that has parked it."""
     shown: Place | None = None
     for item in found:
         if item.place != shown:
@@ -75,6 +141,12 @@ def show_whole(found: Iterable[Found]) -> None:
             for name, value in item.headers:
                 click.echo(f"  {name}: {readable(value)}")
             click.echo(f"  key: {readable(item.key)}\n  value: {readable(item.value)}")
+            for at, decision in heard(item.place.id):
+                said = f": {decision.why}" if decision.why else ""
+                click.echo(
+                    f"  decisions:0:{at} {decision.type.split('.')[-2]} for {', '.join(decision.projections)} "
+                    f"by {decision.by} at {decision.occurred_at:%F %T} UTC{said}"
+                )
         became = f"{item.outcome} by decisions:0:{item.decided_by}" if item.outcome else "undecided"
         click.echo(f"  {item.projection} v{item.version}: {item.reason}, {became}: {item.detail}")
     if shown is None:

@@ -16,8 +16,9 @@ from projections.sinks.elasticsearch import ElasticsearchSink
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from schemas.envelope import encode
 from schemas.log import Place
-from tests.folding import Lot, OneWindow
+from tests.folding import OneWindow
 from tests.given import announced, recorded
+from tests.parking_lot import Lot, NoDecisions
 from tests.records import kept
 
 pytestmark = pytest.mark.usefixtures("elasticsearch")
@@ -123,7 +124,7 @@ async def folding_films(sink: Any, lot: Lot, genres: Sequence[str | None]) -> No
         encode(announced(f"film-{n}", genre=genre), event_id=str(n), source="/tests") for n, genre in enumerate(genres)
     ]
     records = [kept(message, partition=0, offset=offset) for offset, message in enumerate(messages)]
-    folding = Folding(search, sink, lot, OneWindow(), {"videos": 1})
+    folding = Folding(search, sink, lot, OneWindow(), {"videos": 1}, NoDecisions())
     await folding.fold(Batch(1, Partition("videos", 0), 0, len(records), records))
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from agents.folding import read_records
 from agents.handover import Partition
 from agents.parking import Parked
+from agents.reading import read_records
 from compose.provisioning import provision_topics
 from compose.settings import Settings
 from schemas.events import Event, PositionUpdated, VideoViewed

@@ -31,6 +31,7 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import LogIdentity, Sink, StoreUnavailable
 from schemas.streams import streams
 from tests.logs import AS_OF, EVENING, FIRST, PartitionInMemory, log_of_everything
+from tests.parking_lot import NoDecisions
 from tests.servers import Servers
 from tests.working import provision_log, until, working
 
@@ -131,7 +132,9 @@ class Replay:
         seen = SeenIdsOfWorker(within, partitions, lambda partition: self._log[partition].open(partition))  # type: ignore[arg-type, return-value]
         self._sinks = self._stores.sinks(self._way.limits)
         self._foldings = {
-            name: Folding(PROJECTIONS[name], sink, Parking(self._stores.pool, PROJECTIONS[name]), seen, partitions)
+            name: Folding(
+                PROJECTIONS[name], sink, Parking(self._stores.pool, PROJECTIONS[name]), seen, partitions, NoDecisions()
+            )
             for name, sink in self._sinks.items()
         }
 

@@ -19,14 +19,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from agents.handover import Batch
 from agents.reader import Reader
 from agents.watchdog import Watchdog, silent
-from compose.connections import open_postgres
 from compose.local.stack import ROOT
 from compose.provisioning import provision_topics
 from compose.settings import Settings
 from projections.sinks.memory import MemorySink
 from projections.views import views
 from schemas.envelope import encode
-from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.servers import Servers, free_port
 from tests.working import (
@@ -68,43 +66,6 @@ async def test_a_view_is_counted_everywhere_within_a_second(settings: Settings, 
         expected = Counter(film=2)
         assert await settled(settings, expected, seconds=5) == Totals(expected, expected, expected)
         assert time.monotonic() - began < 1
-
-
-async def test_poison_is_parked_with_its_reason_and_later_events_go_on(settings: Settings, worker: Worker) -> None:
-    topic, partitions = settings.named("views"), streams().topics["views"].partitions
-    message = encode(viewed("good", "film"), event_id="good", source="/tests")
-    home = partition_of(message.key, partitions)
-    poison: list[dict[str, Any]] = [
-        {"value": None},
-        {"value": b"no json"},
-        {"value": b"{}"},
-        {"headers": []},
-        {"headers": [("content-type", None), ("ce_type", None)]},
-        {"headers": [("a\0b", b"\0"), *message.headers], "key": b"another"},
-        {"key": b"k" * 500_000},
-        {"headers": [("ce_type", b"no\0type") if name == "ce_type" else (name, v) for name, v in message.headers]},
-        {"partition": (home + 1) % partitions},
-    ]
-    async with producing(settings) as producer:
-        for change in poison:
-            record = {
-                "value": message.value,
-                "key": message.key,
-                "headers": message.headers,
-                "partition": home,
-            } | change
-            await producer.send_and_wait(topic, **record)
-        await producer.send_and_wait(topic, message.value, message.key, headers=message.headers)
-    assert await settled(settings, Counter(film=1)) == Totals(*[{"film": 1}] * 3)
-    async with open_postgres(settings, connections=1) as pool:
-        rows = await pool.fetch("select reason, count(*) from parked where projection = 'statistics' group by 1")
-    assert dict(map(tuple, rows)) == {
-        "undecodable": 4,
-        "invalid-event": 1,
-        "wrong-key": 2,
-        "unknown-type": 1,
-        "wrong-partition": 1,
-    }
 
 
 async def test_a_transaction_that_was_aborted_is_passed_and_counts_nothing(settings: Settings, worker: Worker) -> None:

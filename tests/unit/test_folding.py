@@ -20,8 +20,9 @@ from projections.views import views
 from schemas.envelope import encode
 from schemas.log import Place
 from schemas.partitions import partition_of
-from tests.folding import Lot, OneWindow
+from tests.folding import OneWindow
 from tests.given import recorded
+from tests.parking_lot import Lot, NoDecisions
 from tests.records import Kept, kept
 from tests.working import viewed
 
@@ -54,7 +55,7 @@ class Bench:
 
     def __init__(self, projection: Projection = views) -> None:
         self.sink, self.lot, self.ids = FussySink(projection), Lot(), OneWindow()
-        self.folding = Folding(projection, self.sink, self.lot, self.ids, PARTITIONS)
+        self.folding = Folding(projection, self.sink, self.lot, self.ids, PARTITIONS, NoDecisions())
 
     async def fold(self, *records: Kept, from_offset: int = 0) -> None:
         await self.sink.checkpoint(*HOME, LOG)
@@ -105,7 +106,7 @@ async def test_a_record_on_another_partition_than_its_keys_is_parked_with_the_cu
     stray = record(0, "stray")
     partitions = next(n for n in range(2, 9) if partition_of(stray.key or b"", n) != 0)
     bench = Bench()
-    bench.folding = Folding(views, bench.sink, bench.lot, bench.ids, {"views": partitions})
+    bench.folding = Folding(views, bench.sink, bench.lot, bench.ids, {"views": partitions}, NoDecisions())
     await bench.fold(stray)
     assert bench.lot.parked[0].reason == "wrong-partition"
     assert "partitioner=murmur2" in bench.lot.parked[0].detail
@@ -123,7 +124,7 @@ async def test_a_batch_judged_twice_counts_the_same() -> None:
     """As after a lost answer: the seen ids know its views already."""
     bench, again = Bench(), Bench()
     again.ids = bench.ids
-    again.folding = Folding(views, again.sink, again.lot, bench.ids, PARTITIONS)
+    again.folding = Folding(views, again.sink, again.lot, bench.ids, PARTITIONS, NoDecisions())
     records = [record(0, "a"), record(1, "a"), record(2, "b")]
     await bench.fold(*records)
     await again.fold(*records)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.folding import judge, read_records
+from agents.folding import judge
 from agents.handover import Partition
+from agents.reading import read_records
 from agents.seen import SeenIdsOfWorker
 from projections.counting import SeenIds
 from schemas.envelope import encode

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.folding import read_records
 from agents.handover import Partition
+from agents.reading import read_records
 from schemas.envelope import decode, decode_usual, encode
 from schemas.events import Event, PositionUpdated, VideoViewed
 from schemas.structs import Moved, Viewed

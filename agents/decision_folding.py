@@ -1,0 +1,206 @@
+"""One batch of decisions: what was parked is folded now, or never."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import structlog
+
+from agents.deciding import Deciding, Judge, all_count, judge_by
+from agents.decisions import HOME, DecisionsSource, Sighting, is_decision, is_retry
+from agents.handover import Batch, Partition
+from agents.parking import NotYet, Parked, Parking
+from agents.reading import read_records
+from projections.projection import Projection
+from projections.sinks.sink import ChangeRefused, Sink
+from schemas.envelope import Decoded
+from schemas.events import Decision, VideoViewed
+from schemas.log import Place
+from schemas.streams import streams
+
+MOST_AT_ONCE = 500  # decisions in a step
+
+logger = structlog.get_logger(__name__)
+
+
+class Ruling(NamedTuple):
+    """A decision at its place in the topic of decisions."""
+
+    decision: Decision
+    at: int
+
+    @property
+    def place(self) -> Place:
+        return Place.of(self.decision.record)
+
+
+class Run(NamedTuple):
+    """Rulings about one partition, in [from_offset, next_offset) of the decisions; and records there that are no decisions."""
+
+    partition: Partition | None
+    from_offset: int
+    next_offset: int
+    rulings: Sequence[Ruling]
+    strays: Sequence[Parked]
+
+    @property
+    def moves(self) -> Place:
+        return Place(*HOME, self.from_offset)
+
+
+class DecisionFolding:
+    """Carries out decisions for one projection, each exactly once: its effect and the checkpoint behind it are one step of the sink."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        sink: Sink,
+        parking: Parking,
+        decisions: DecisionsSource,
+        partitions: Mapping[str, int],
+    ) -> None:
+        self._projection = projection
+        self._sink = sink
+        self._parking = parking
+        self._decisions = decisions
+        self._partitions = partitions
+
+    async def fold(self, batch: Batch) -> None:
+        """Raises CheckpointMoved, StoreUnavailable or NotYet, perhaps with the first decisions carried out."""
+        for run in self._runs(batch):
+            await self._wait_for(run)
+            await self._carry_out(run, {})
+
+    def _runs(self, batch: Batch) -> Iterator[Run]:
+        read = read_records(batch.records, batch.partition, 1)
+        rulings = [
+            Ruling(item.event, item.recorded.place.offset)
+            for item in read.decoded
+            if is_decision(item.event)
+            and self._projection.name in item.event.projections
+            and Place.of(item.event.record).topic in self._projection.reads
+            and not self._decisions.is_superseded(self._projection.name, item.event.record, item.recorded.place.offset)
+        ]
+        runs = [
+            (partition, alike[first : first + MOST_AT_ONCE])
+            for partition, alike in ((at, list(group)) for at, group in groupby(rulings, key=lambda one: one.place[:2]))
+            for first in range(0, len(alike), MOST_AT_ONCE)
+        ]
+        starts = [run[0].at for _, run in runs[1:]] + [batch.next_offset]
+        from_offset = batch.from_offset
+        for (partition, run), next_offset in zip(runs or [(None, [])], starts, strict=True):
+            strays = [one for one in read.poison if from_offset <= one.place.offset < next_offset]
+            yield Run(Partition(*partition) if partition else None, from_offset, next_offset, run, strays)
+            from_offset = next_offset
+
+    async def _wait_for(self, run: Run) -> None:
+        """A record that was decided about is first passed over at its place; and a view is judged once all is folded that may have taken
+        its id. Until then its decision waits, however the log is read."""
+        if run.partition is None:
+            return
+        needed = 1 + max(ruling.place.offset for ruling in run.rulings)
+        if self._counts(run.partition):
+            needed = max(needed, _judged_to(run))
+        reached = (await self._sink.newest_step(*run.partition)).next_offset
+        if reached < needed:
+            name = self._projection.full_name
+            raise NotYet(f"{name} is at {reached:,} of {run.partition}, and a decision needs {needed:,}")
+
+    def _counts(self, partition: Partition) -> bool:
+        return self._projection.counts_once and streams().topics[partition.topic].once_within is not None
+
+    async def _carry_out(self, run: Run, refused: Mapping[Place, str]) -> None:
+        """`refused` are the records that the store was found to refuse."""
+        step, deciding = await self._write_down(run, refused)
+        counted = deciding.counted if deciding else []
+        changes = list(self._projection.fold(counted, deciding.refused if deciding else []))
+        try:
+            await self._sink.apply(
+                changes,
+                expected=run.moves,
+                next_offset=run.next_offset,
+                offsets=[run.from_offset] * len(changes),
+                step=step,
+            )
+        except ChangeRefused as why:
+            if step is not None:
+                await self._parking.drop(step)
+            await self._carry_out_parts(run, refused, counted, why)
+            return
+        if step is not None:
+            await self._parking.carry_out(step)
+        for row in deciding.changed if deciding else []:
+            logger.info(
+                "carried out a decision",
+                projection=self._projection.name,
+                place=str(row.place),
+                outcome=row.outcome or row.reason,
+            )
+
+    async def _write_down(self, run: Run, refused: Mapping[Place, str]) -> tuple[str | None, Deciding | None]:
+        if run.partition is None:
+            if not run.strays:
+                return None, None
+            async with self._parking.turn(HOME, run.moves) as turn:
+                return await turn.write_down(run.strays), None
+        topic = streams().topics[run.partition.topic]
+        wanted = {ruling.place.offset for ruling in run.rulings}
+        sightings = await self._sightings(run, wanted)
+        judge: Judge = judge_by(sightings, topic.once_within) if topic.once_within else all_count
+        async with self._parking.turn(run.partition, run.moves, ordered=topic.ordered) as turn:
+            if topic.ordered:
+                wanted |= {one.offset for one in await turn.undecided()}
+            seen = {one.offset for of_view in sightings.values() for one in of_view}
+            rows = await turn.at(wanted | seen)
+
+            def read(row: Parked) -> Decoded | Parked:
+                return self._read(row, refused)
+
+            deciding = Deciding(rows, ordered=topic.ordered, read=read, judge=judge)
+            for ruling in run.rulings:
+                deciding.decide(*ruling)
+            written = [*deciding.changed, *run.strays]
+            return (await turn.write_down(written) if written else None), deciding
+
+    def _read(self, row: Parked, refused: Mapping[Place, str]) -> Decoded | Parked:
+        if row.place in refused:
+            return row._replace(reason="refused-by-store", detail=refused[row.place])
+        partition = Partition(row.place.topic, row.place.partition)
+        read = read_records([row.record], partition, self._partitions[partition.topic])
+        return read.decoded[0] if read.decoded else read.poison[0]
+
+    async def _sightings(self, run: Run, wanted: set[int]) -> Mapping[str, Sequence[Sighting]]:
+        """Of the views among the records to be retried: where else their ids lie."""
+        assert run.partition is not None
+        within = streams().topics[run.partition.topic].once_within
+        if not self._counts(run.partition) or within is None:
+            return {}
+        async with self._parking.turn(run.partition, run.moves) as turn:
+            rows = await turn.at(wanted)
+        views: dict[str, list[int]] = defaultdict(list)
+        for row in rows:
+            found = self._read(row, {})
+            if isinstance(found, Decoded) and found.event.type == VideoViewed.type:
+                views[found.event.key].append(found.recorded.recorded_at_ms)
+        return await self._decisions.sightings(run.partition, views, within, _judged_to(run))
+
+    async def _carry_out_parts(
+        self, run: Run, refused: Mapping[Place, str], counted: Sequence[Decoded], why: ChangeRefused
+    ) -> None:
+        """Find the record that the store refuses: of many decisions by halves, of one by leaving out its last record."""
+        if len(run.rulings) > 1:
+            half = len(run.rulings) // 2
+            middle = run.rulings[half].at
+            first = [one for one in run.strays if one.place.offset < middle]
+            second = [one for one in run.strays if one.place.offset >= middle]
+            await self._carry_out(run._replace(next_offset=middle, rulings=run.rulings[:half], strays=first), refused)
+            await self._carry_out(run._replace(from_offset=middle, rulings=run.rulings[half:], strays=second), refused)
+            return
+        if not counted:
+            raise why
+        await self._carry_out(run, {**refused, counted[-1].recorded.place: str(why)})
+
+
+def _judged_to(run: Run) -> int:
+    return max((ruling.decision.judged_to for ruling in run.rulings if is_retry(ruling.decision)), default=0)

@@ -1,0 +1,156 @@
+"""The operators' decisions, as the log has them."""
+
+import asyncio
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple, Protocol, TypeGuard
+
+from agents.handover import Partition
+from agents.log_reader import OpenLog, log_of
+from agents.parking import WAITS_BEHIND
+from agents.reading import read_records
+from compose.settings import Settings
+from projections.counting import CLOCK_SKEW
+from schemas.envelope import decode
+from schemas.errors import Poison
+from schemas.events import Decision, Event, RecordDiscarded, RecordRetried, VideoViewed
+from schemas.log import Place, Recorded
+from schemas.streams import DECISIONS, Streams
+
+HOME = Partition(DECISIONS, 0)
+NOTHING: Sequence[int] = ()
+MILLISECOND = timedelta(milliseconds=1)
+
+
+Heard = Callable[[str], Sequence[tuple[int, RecordRetried | RecordDiscarded]]]
+"""Tells every decision about a record, with its offset."""
+
+
+class Sighting(NamedTuple):
+    """A record that carries the id of a retried view, and would take it."""
+
+    offset: int
+    recorded_at_ms: int
+
+
+class DecisionsSource(Protocol):
+    """Which records were decided about, so that whoever folds the log anew passes them over at their places."""
+
+    async def refresh(self) -> None: ...
+
+    def decided(self, projection: str, partition: Partition, from_offset: int, to_offset: int) -> Sequence[int]: ...
+
+    def is_superseded(self, projection: str, record: str, at: int) -> bool: ...
+
+    async def sightings(
+        self, partition: Partition, views: Mapping[str, Sequence[int]], within: timedelta, to_offset: int
+    ) -> Mapping[str, Sequence[Sighting]]: ...
+
+
+class DecisionsOfWorker:
+    """Every decision up to the end of the log, read once for all that a worker folds."""
+
+    def __init__(self, open_log: OpenLog, partitions: Mapping[str, int]) -> None:
+        self._open_log = open_log
+        self._partitions = partitions
+        self._decided: dict[tuple[str, Partition], list[int]] = defaultdict(list)
+        self._newest: dict[tuple[str, str], int] = {}
+        self._about: dict[str, list[tuple[int, RecordRetried | RecordDiscarded]]] = defaultdict(list)
+        self._read_to = 0
+        self._reading = asyncio.Lock()
+        self._begun = 0
+
+    async def refresh(self) -> None:
+        """Returns when every decision is known that was in the log before. Raises StoreUnavailable."""
+        asked = self._begun
+        async with self._reading:
+            # Who waited here while another began to read is served by what that one found.
+            if self._begun > asked:
+                return
+            self._begun += 1
+            async with self._open_log(HOME) as log:
+                end = await log.end()
+                async for records in log.read(self._read_to, end):
+                    for record in records:
+                        self._learn(record)
+                self._read_to = max(self._read_to, end)
+
+    def decided(self, projection: str, partition: Partition, from_offset: int, to_offset: int) -> Sequence[int]:
+        """The offsets in [from_offset, to_offset) of the records that were parked by this projection, as is known from the decisions about
+        them; in order."""
+        offsets = self._decided.get((projection, partition), NOTHING)
+        return offsets[bisect_left(offsets, from_offset) : bisect_left(offsets, to_offset)]
+
+    def about(self, record: str) -> Sequence[tuple[int, RecordRetried | RecordDiscarded]]:
+        """Every decision about the record with its offset, the oldest first."""
+        return self._about.get(record, ())
+
+    def newest(self, projection: str, record: str) -> int | None:
+        """The offset of the newest decision about the record."""
+        return self._newest.get((projection, record))
+
+    def is_superseded(self, projection: str, record: str, at: int) -> bool:
+        """Whether a later decision about the record is known: nobody decides again about what was folded, so this one changed nothing when
+        it was new, and must change nothing when the log is folded anew by a release that could fold the record."""
+        return self._newest.get((projection, record), at) > at
+
+    async def sightings(
+        self, partition: Partition, views: Mapping[str, Sequence[int]], within: timedelta, to_offset: int
+    ) -> Mapping[str, Sequence[Sighting]]:
+        """What the log before `to_offset` has of these views' ids, no further than `within` from the times given, in milliseconds.
+
+        Views from the future are left out, as they take no id. Raises StoreUnavailable.
+        """
+        found: dict[str, list[Sighting]] = defaultdict(list)
+        times = [time for of_view in views.values() for time in of_view]
+        if not times:
+            return found
+        within_ms = within // MILLISECOND
+        async with self._open_log(partition) as log:
+            from_offset = await log.offset_at(min(times) - within_ms)
+            to_offset = min(to_offset, await log.offset_at(max(times) + within_ms + 1))
+            async for records in log.read(from_offset, to_offset):
+                for event, recorded in read_records(records, partition, self._partitions[partition.topic]).decoded:
+                    if event.type == VideoViewed.type and event.key in views and not ahead(event, recorded):
+                        found[event.key].append(Sighting(recorded.place.offset, recorded.recorded_at_ms))
+        return found
+
+    def _learn(self, record: Any) -> None:
+        try:
+            decision = decode(record, DECISIONS).event
+        except Poison:
+            return
+        if is_decision(decision):
+            place = Place.of(decision.record)
+            self._about[decision.record].append((record.offset, decision))
+            for projection in decision.projections:
+                is_first = (projection, decision.record) not in self._newest
+                self._newest[projection, decision.record] = record.offset
+                # What only waited had nothing wrong with it: at its place it is folded, or waits again.
+                if not is_first or decision.parked_for == WAITS_BEHIND:
+                    continue
+                offsets = self._decided[projection, Partition(place.topic, place.partition)]
+                at = bisect_left(offsets, place.offset)
+                if at == len(offsets) or offsets[at] != place.offset:
+                    offsets.insert(at, place.offset)
+
+
+def ahead(view: Event, recorded: Recorded) -> float:
+    """By how many seconds a view is from the future; 0.0 for one that a clock's skew explains."""
+    seconds = view.occurred_at.timestamp() - recorded.recorded_at_ms / 1_000
+    return seconds if seconds > CLOCK_SKEW.total_seconds() else 0.0
+
+
+def is_decision(event: Any) -> TypeGuard[RecordRetried | RecordDiscarded]:
+    return event.type in (RecordRetried.type, RecordDiscarded.type)
+
+
+def is_retry(decision: Decision) -> TypeGuard[RecordRetried]:
+    return decision.type == RecordRetried.type
+
+
+def decisions_of(settings: Settings, streams: Streams) -> DecisionsOfWorker:
+    """None heard yet, to be read from this system's log."""
+    return DecisionsOfWorker(log_of(settings), {name: topic.partitions for name, topic in streams.topics.items()})

@@ -1,0 +1,91 @@
+"""An operator decides about parked records: each decision is an event, for whoever folds."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from agents.decisions import HOME, DecisionsOfWorker
+from agents.handover import Partition
+from agents.log_ends import LogEnds
+from agents.parked import Found
+from agents.parking import AWAITS_DECISION, WAITS_BEHIND
+from compose.log import EventLog
+from schemas.events import Decision, RecordDiscarded, RecordRetried
+from schemas.log import Place
+
+APPENDED_AT_ONCE = 200
+
+Word = Literal["retry", "discard"]
+
+
+class Ruled(NamedTuple):
+    """How many records were decided about; of how many a decision is on its way already; and how many wait behind another."""
+
+    decided: int
+    on_their_way: int
+    waiting: int
+
+
+class Ruling:
+    """Appends decisions. `checkpoints` tells how far each version, by its full name, has carried decisions out."""
+
+    def __init__(
+        self, log: EventLog, ends: LogEnds, decisions: DecisionsOfWorker, checkpoints: Mapping[str, int]
+    ) -> None:
+        self._log = log
+        self._ends = ends
+        self._decisions = decisions
+        self._checkpoints = checkpoints
+
+    async def decide(
+        self, word: Word, found: Iterable[Found], *, by: str, why: str | None, named: Collection[Place] = ()
+    ) -> Ruled:
+        """Decide about what is `found`. What only waits behind another record comes by itself: it is discarded only where it is `named`,
+        and never retried. Raises LogUnavailable, StoreUnavailable, KafkaError; asked again, it goes on with what is left.
+        """
+        await self._decisions.refresh()
+        wanted: dict[tuple[Place, str], set[str]] = defaultdict(set)
+        waiting, on_their_way = set(), set()
+        for one in found:
+            if one.reason == WAITS_BEHIND and (word == "retry" or one.place not in named):
+                waiting.add(one.place)
+            elif one.reason == AWAITS_DECISION or self._is_on_its_way(one):
+                on_their_way.add(one.place)
+            else:
+                wanted[one.place, one.reason].add(one.projection)
+        partitions = {Partition(place.topic, place.partition) for place, _ in wanted}
+        ends = await self._ends.ends(partitions)
+        events = [
+            decision(word, place, reason, projections, ends[Partition(*place[:2])], by, why)
+            for (place, reason), projections in sorted(wanted.items())
+        ]
+        for first in range(0, len(events), APPENDED_AT_ONCE):
+            await asyncio.gather(*map(self._log.append, events[first : first + APPENDED_AT_ONCE]))
+        return Ruled(len({place for place, _ in wanted}), len(on_their_way), len(waiting))
+
+    def _is_on_its_way(self, one: Found) -> bool:
+        newest = self._decisions.newest(one.projection, one.place.id)
+        return newest is not None and newest >= self._checkpoints.get(f"{one.projection}_v{one.version}", 0)
+
+
+def decision(
+    word: Word, place: Place, reason: str, projections: Iterable[str], judged_to: int, by: str, why: str | None
+) -> Decision:
+    """The event of one decision. Raises ValidationError for a name or a reason out of bounds."""
+    fields = {
+        "occurred_at": datetime.now(UTC),
+        "record": place.id,
+        "projections": sorted(projections),
+        "parked_for": reason,
+        "by": by,
+        "why": why,
+    }
+    if word == "retry":
+        return RecordRetried.model_validate({**fields, "judged_to": judged_to})
+    return RecordDiscarded.model_validate(fields)
+
+
+CARRIED_OUT = (HOME.topic, HOME.number)
+"""Whose checkpoint says how far a version has carried decisions out."""
