@@ -6,9 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from agents.folding import judge, read_records
+from agents.folding import judge
 from agents.handover import Partition
 from agents.log_reader import log_of
+from agents.reading import read_records
 from agents.refolding import Refolding
 from agents.registry import NotNow, Registry, is_ours
 from agents.seen import seen_ids
