@@ -1,6 +1,6 @@
 """The Faust app, and an agent for each projection: the wiring.
 
-faust -A agents --loop uvloop worker --loglevel info
+faust -A agents --loop uvloop worker --without-web
 """
 
 import asyncio

@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
+from gateway.freshness import MAX_WAITING, Freshness
 from gateway.joint import Joint
+from gateway.problems import Problem
 from gateway.waiting import Waiting
+from projections.queries.versions import Versions
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place
 
@@ -132,3 +136,19 @@ async def test_who_leaves_takes_the_answer_from_nobody() -> None:
     leaves.cancel()
     go_on.set()
     assert await stays == "answer"
+
+
+async def test_more_than_a_thousand_are_not_kept_waiting() -> None:
+    nothing: Any = None
+    freshness = Freshness(nothing, Versions(), nothing, nothing, nothing, nothing)
+    freshness._versions_waited_for[Versions().active("views").full_name] = Waiting(Store(), LONG)
+    place = Place("views", 3, 4)
+    waiting = [asyncio.create_task(freshness.wait(["views"], [place])) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Problem) as refused:
+        await freshness.wait(["views"], [place])
+    assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "2")
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert await freshness.wait(["views"], [place], 0.01) is False
