@@ -26,6 +26,7 @@ from agents.handover import (
     Resume,
     Seek,
 )
+from agents.hindrances import BLOCKED_SECONDS, Hindrances
 from agents.limits import Halted
 from agents.metrics import BATCH_SECONDS, BATCHES, timed
 from agents.parking import NotYet
@@ -43,6 +44,7 @@ HEARTBEAT_MS = 2_000
 # A partition whose store is down is not polled. Left at its five minutes, the consumer would silently leave its group and go on
 # believing that it owns the partition; that a reader is alive is what heartbeats are for.
 IDLE_MS = 24 * 60 * 60 * 1_000
+LOOK_AROUND_SECONDS = 10.0  # for what no server says by itself
 LOOK_AGAIN_SECONDS = 5.0  # at a partition that waits for an operator
 DRAIN_SECONDS = 5.0  # for the one call in flight, when a partition is taken away
 STACK_FRAMES = 12
@@ -77,6 +79,8 @@ class Reader:
         deliver: Callable[[Batch], Awaitable[None]],
         on_hold: Callable[[str, Partition], None] = lambda projection, partition: None,
         on_release: Callable[[str, Partition], None] = lambda projection, partition: None,
+        look_around_seconds: float = LOOK_AROUND_SECONDS,
+        blocked_seconds: float = BLOCKED_SECONDS,
     ) -> None:
         self.projection = projection
         self.refusals: dict[Partition, str] = {}
@@ -97,12 +101,19 @@ class Reader:
         ] = {}  # by a store that is down, in its words; said for the first of them alone
         self._folding: set[asyncio.Task[None]] = set()
         self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
+        self._look_around_seconds = look_around_seconds
+        self._hindrances = Hindrances(
+            settings.kafka_bootstrap, settings.named(projection.full_name), blocked_seconds=blocked_seconds
+        )
+        self._blocked: set[Partition] = set()  # by a transaction that nobody ends
+        self.strangers: list[str] = []
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
         """Read until told to stop. A broker or a store that is down is waited for, and said once. Raises what nobody expected."""
         try:
             await self._begin()
+            self._start(self._look_around())
             while not self._is_stopping:
                 if self._failure:
                     raise self._failure
@@ -324,6 +335,39 @@ class Reader:
     def _goes_on(self, partition: Partition) -> None:
         if self.refusals.pop(partition, None):
             logger.info("a partition goes on", projection=self.projection.name, partition=str(partition))
+
+    async def _look_around(self) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.0) * self._look_around_seconds)
+            try:
+                await self._look_for_transactions()
+                await self._look_for_strangers()
+            except (KafkaError, OSError) as error:
+                logger.debug("cannot look around", projection=self.projection.full_name, why=str(error))
+
+    async def _look_for_transactions(self) -> None:
+        reading = self._handover.reading()
+        positions = {}
+        for partition in reading:
+            progress = self._handover.progress(partition)
+            if progress is not None and progress.next_offset is not None:
+                positions[self._topic_partition(partition)] = progress.next_offset
+        found = await self._hindrances.transactions(self._consumer, positions)
+        blocked = {self._partition(at): why for at, why in found.items()}
+        for partition in self._blocked - blocked.keys():
+            self._goes_on(partition)
+        for partition, why in blocked.items():
+            if partition not in self._blocked:
+                logger.error("a partition stands still", projection=self.projection.name, why=why)
+            self.refusals[partition] = why
+        self._blocked = set(blocked)
+
+    async def _look_for_strangers(self) -> None:
+        found = await self._hindrances.strangers()
+        for why in found:
+            if why not in self.strangers:
+                logger.error("somebody reads in our name", projection=self.projection.name, why=why)
+        self.strangers = found
 
     async def _look_again(self, partition: Partition, epoch: int) -> None:
         await asyncio.sleep(random.uniform(LOOK_AGAIN_SECONDS / 2, LOOK_AGAIN_SECONDS))

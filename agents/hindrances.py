@@ -1,0 +1,80 @@
+"""What keeps a partition from being read although no server is down: a transaction that nobody ends, a stranger in the group."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition
+
+from agents.strangers import strangers_in
+from agents.transactions import open_transaction
+
+BLOCKED_SECONDS = 20.0  # far longer than a producer's transaction takes that is alive
+
+
+class Blocked(NamedTuple):
+    """A partition that stands at its last stable offset while records lie behind."""
+
+    offset: int
+    since: float
+    behind: int
+
+
+class Hindrances:
+    """Looks around for one projection's group; each sentence names the way out."""
+
+    def __init__(self, bootstrap: str, group: str, *, blocked_seconds: float = BLOCKED_SECONDS) -> None:
+        self._bootstrap = bootstrap
+        self._group = group
+        self._blocked_seconds = blocked_seconds
+        self._blocked: dict[TopicPartition, Blocked] = {}
+
+    async def transactions(self, consumer: Any, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, str]:
+        """For each partition that a transaction has held up for a while, which one. Raises KafkaError."""
+        now = time.monotonic()
+        found: dict[TopicPartition, Blocked] = {}
+        for at, position in positions.items():
+            stable, end = consumer.last_stable_offset(at), consumer.highwater(at)
+            if stable is not None and end is not None and 0 <= stable <= position < end:
+                before = self._blocked.get(at)
+                since = before.since if before is not None and before.offset == stable else now
+                found[at] = Blocked(stable, since, end - stable)
+        self._blocked = found
+        return {
+            at: await self._sentence(at, blocked)
+            for at, blocked in found.items()
+            if now - blocked.since >= self._blocked_seconds
+        }
+
+    async def strangers(self) -> list[str]:
+        """A sentence for each stranger. Raises KafkaError."""
+        found = await strangers_in(self._bootstrap, self._group)
+        told = [
+            f"{member.client_id!r} at {member.host} is in the consumer group {self._group}, which is this projection's own, and was given "
+            f"{', '.join(f'{at.topic}/{at.partition}' for at in member.given) or 'nothing yet'}: nobody else folds what it was given; "
+            "stop it, or give it a group of its own"
+            for member in found.members
+        ]
+        if found.committed:
+            at, offset = min(found.committed.items())
+            told.append(
+                f"somebody commits offsets to the consumer group {self._group} ({at.topic}/{at.partition} at {offset.offset:,}), which is "
+                "this projection's own and never commits: nothing is lost by it, but find who reads in our name"
+            )
+        return told
+
+    async def _sentence(self, at: TopicPartition, blocked: Blocked) -> str:
+        seconds = time.monotonic() - blocked.since
+        where = f"{at.topic}/{at.partition} at {blocked.offset:,}"
+        since = datetime.now(UTC) - timedelta(seconds=seconds)
+        transaction = await open_transaction(self._bootstrap, at)
+        if transaction is None:
+            return f"an open transaction holds up {where} since {since:%F %T} UTC: {blocked.behind:,} records lie behind it"
+        name = f" ({transaction.transactional_id})" if transaction.transactional_id else ""
+        return (
+            f"a transaction of producer {transaction.producer_id}{name}, which wrote last at {transaction.wrote_at:%F %T} UTC, "
+            f"holds up {where}: "
+            f"{blocked.behind:,} records lie behind it; end its producer and wait for its time-out, or `kafka-transactions.sh abort "
+            f"--topic {at.topic} --partition {at.partition} --start-offset {transaction.start_offset}`"
+        )

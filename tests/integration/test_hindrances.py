@@ -1,0 +1,106 @@
+"""A reader that nobody lets read says so in one sentence, with the way out."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from agents.handover import Batch, Partition
+from agents.reader import Reader
+from compose.provisioning import provision_topics
+from compose.settings import Settings
+from projections.sinks.memory import MemorySink
+from projections.views import views
+from schemas.envelope import encode
+from schemas.partitions import partition_of
+from schemas.streams import streams
+from tests.working import produce, until, viewed
+
+pytestmark = [pytest.mark.usefixtures("kafka"), pytest.mark.timeout(150)]
+
+PARTITIONS = {name: topic.partitions for name, topic in streams().topics.items()}
+MESSAGE = encode(viewed("view", "film"), event_id="view", source="/tests")
+HOME = Partition("views", partition_of(MESSAGE.key, PARTITIONS["views"]))
+
+
+@pytest.fixture
+async def reader(settings: Settings) -> AsyncIterator[Reader]:
+    await provision_topics(settings, streams().topics)
+
+    async def fold(batch: Batch) -> None:
+        """All is well."""
+
+    async def deliver(batch: Batch) -> None:
+        await reader.process(batch)
+
+    reader = Reader(
+        settings,
+        views,
+        MemorySink(views),
+        PARTITIONS,
+        fold=fold,
+        deliver=deliver,
+        look_around_seconds=0.5,
+        blocked_seconds=0.5,
+    )
+    running = asyncio.create_task(reader.run())
+    yield reader
+    reader.stop()
+    await asyncio.wait_for(running, 30)
+
+
+async def test_an_open_transaction_that_holds_up_a_partition_is_named_until_it_ends(
+    settings: Settings, reader: Reader
+) -> None:
+    transactional_id = settings.named("forgotten")
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, transactional_id=transactional_id
+    ) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(settings.named("views"), MESSAGE.value, MESSAGE.key, headers=MESSAGE.headers)
+        await produce(settings, [viewed("view", "film")])
+
+        async def says_so() -> bool:
+            return transactional_id in reader.refusals.get(HOME, "")
+
+        await until(says_so)
+        assert "2 records lie behind it" in reader.refusals[HOME]
+        assert f"--partition {HOME.number} --start-offset 0" in reader.refusals[HOME]
+        await producer.abort_transaction()
+
+        async def goes_on() -> bool:
+            return HOME not in reader.refusals
+
+        await until(goes_on)
+
+
+async def test_a_stranger_in_the_group_is_named_and_what_it_was_given(settings: Settings, reader: Reader) -> None:
+    stranger = AIOKafkaConsumer(
+        settings.named("views"),
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=settings.named(views.full_name),
+        client_id="stranger",
+        partition_assignment_strategy=[StickyPartitionAssignor],
+    )
+
+    async def is_read() -> bool:
+        return bool(reader.standings())
+
+    await until(is_read)
+    assert reader.strangers == []
+    await stranger.start()
+    try:
+        await until(lambda: is_named(reader, f"'stranger' at .* was given {settings.named('views')}/"))
+        (at, *_) = stranger.assignment()
+        await stranger.commit({at: 0})
+        await until(lambda: is_named(reader, "somebody commits offsets"))
+    finally:
+        await stranger.stop()
+
+
+async def is_named(reader: Reader, words: str) -> bool:
+
+    return any(re.search(words, why) for why in reader.strangers)
