@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,12 +48,6 @@ class History:
 
     def close(self) -> None:
         self._file.close()
-
-
-def read_history(path: Path) -> Iterator[Entry]:
-    """The entries of a file."""
-    for line in path.read_text().splitlines():
-        yield Entry(*json.loads(line))
 
 
 def longest_gap(moments: Iterable[float], start: float, end: float) -> float:

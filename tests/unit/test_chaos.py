@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.history import Entry, History, longest_gap, read_history
+from tests.chaos.history import Entry, History, longest_gap
 from tests.chaos.scenario import FOLDER, Scenario, WrongScenario, course, read_scenario, scenarios
 from tests.chaos.truth import Truth, truth_of
 from tests.chaos.verdict import Found, judge
@@ -217,12 +217,13 @@ def test_the_longest_gap_is_the_one_that_reaches_into_the_fault() -> None:
     assert longest_gap(moments, 10.0, 20.0) == 0.0
 
 
-def test_a_history_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_history_is_in_its_file_line_by_line(tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl")
     history.note("writer", "sent", "view", 1)
     history.note("writer", "acknowledged", "view", 1, place=["views", 0, 7])
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [Entry(*json.loads(line)) for line in lines] == history.entries
     history.close()
-    assert list(read_history(tmp_path / "history.jsonl")) == history.entries
 
 
 def test_every_scenario_is_read() -> None:
