@@ -68,7 +68,7 @@ async def lags(
         for version in folded:
             checkpoints = checkpoints_of(version, settings.prefix, pool, redis, elasticsearch)
             reached[version.full_name] = await checkpoints.next_offsets(
-                partition for partition in ends if partition.topic in streams.projections[version.projection].topics
+                partition for partition in ends if partition.topic in streams.projections[version.projection].reads
             )
         behind = {
             Place(*partition, next_offset)

@@ -96,9 +96,8 @@ class Reader:
         self._failure: BaseException | None = None
         self._is_stopping = False
         self._has_begun = False
-        self._held_up: dict[
-            Partition, str
-        ] = {}  # by a store that is down, in its words; said for the first of them alone
+        self._held_up: dict[Partition, str] = {}  # by a store that is down, in its words; the first is said aloud
+        self._waits: dict[Partition, str] = {}  # for another partition of the same projection, in words
         self._folding: set[asyncio.Task[None]] = set()
         self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
         self._look_around_seconds = look_around_seconds
@@ -135,7 +134,14 @@ class Reader:
         """Where each partition stands that it holds."""
         name, version = self.projection.name, self.projection.version
         return [
-            Standing(name, version, partition, progress, self.refusals.get(partition), self._held_up.get(partition))
+            Standing(
+                name,
+                version,
+                partition,
+                progress,
+                self.refusals.get(partition),
+                self._held_up.get(partition) or self._waits.get(partition),
+            )
             for partition in self._handover.held
             if (progress := self._handover.progress(partition))
         ]
@@ -168,6 +174,7 @@ class Reader:
             outcome, commands = "unavailable", self._handover.unavailable(batch)
         except NotYet as waits:
             logger.debug("a batch waits", projection=self.projection.full_name, why=str(waits))
+            self._waits[batch.partition] = str(waits)
             outcome, commands = "waits", self._handover.waits(batch)
         except Halted as halted:
             self._halted.add(batch.partition)
@@ -185,6 +192,7 @@ class Reader:
                 del self._held_up[batch.partition]
                 if not self._held_up:
                     logger.info("the store is back", projection=self.projection.name)
+            self._waits.pop(batch.partition, None)
             self._halted.discard(batch.partition)
             self._goes_on(batch.partition)
             commands = self._handover.applied(batch)
@@ -293,6 +301,7 @@ class Reader:
         for partition in taken:
             self.refusals.pop(partition, None)
             self._halted.discard(partition)
+            self._waits.pop(partition, None)
             self._held_up.pop(partition, None)
             self._on_release(self.projection.full_name, partition)
 

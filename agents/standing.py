@@ -14,7 +14,7 @@ class Standing(NamedTuple):
     """One partition of one version of a projection, as its reader sees it.
 
     `refusal` is the sentence for which it stands still until an operator helps, `reason` what it waits for by itself, in words: a store
-    that is away.
+    that is away, another partition that has to come first.
     """
 
     projection: str
