@@ -249,7 +249,11 @@ class Reading(Service):
         await self._watching.run(self._wake)
 
     def _standings(self) -> list[Standing]:
-        return [standing for held in self._held.values() for standing in held.reader.standings()]
+        return [
+            standing if held.may_fold.is_set() else standing._replace(reason="the comparison that holds it still")
+            for held in self._held.values()
+            for standing in held.reader.standings()
+        ]
 
     def _waits_for(self) -> Iterable[str]:
         """In sentences, why this worker does not do its work."""

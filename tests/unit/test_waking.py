@@ -26,6 +26,9 @@ class Reader:
     def whereabouts(self) -> str:
         return "in a call that never returns"
 
+    def standings(self) -> list[Standing]:
+        return [stuck().standing]
+
 
 class Stores:
     """A store that answers, or is down."""
@@ -58,7 +61,9 @@ class Woken(Reading):
     def _begin(self, version: Version) -> Held:
         self.begun.append(version.projection)
         running = asyncio.create_task(asyncio.Event().wait())
-        return Held(version, cast(Any, Reader()), cast(Any, None), cast(Any, running))
+        may_fold = asyncio.Event()
+        may_fold.set()
+        return Held(version, cast(Any, Reader()), cast(Any, None), cast(Any, running), may_fold)
 
 
 def stuck() -> Judged:
@@ -97,3 +102,10 @@ async def test_after_three_times_in_vain_the_worker_is_at_fault(woken: Woken) ->
         await woken._wake([stuck()])
     with pytest.raises(Stuck):
         await woken._wake([stuck()])
+
+
+async def test_a_version_that_is_held_to_be_compared_has_a_reason(woken: Woken) -> None:
+    (held,) = woken._held.values()
+    assert [standing.reason for standing in woken._standings()] == [None]
+    held.may_fold.clear()
+    assert [standing.reason for standing in woken._standings()] == ["the comparison that holds it still"]
