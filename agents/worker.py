@@ -5,6 +5,9 @@ faust -A agents --loop uvloop worker --without-web
 
 import asyncio
 import logging
+import os
+import secrets
+import socket
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -34,6 +37,8 @@ from agents.stores import folded_as, open_stores
 from agents.topics import answers
 from agents.watchdog import Watchdog
 from agents.watching import Watching
+from agents.webhooks.delivering import deliver
+from compose.connections import open_postgres
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.projection import Projection
@@ -44,6 +49,7 @@ from schemas.streams import streams
 TICK_SECONDS = 1.0
 END_SECONDS = 20.0  # for a reader that is told to end: what it waits for then is beyond our reach
 STORE_SECONDS = 5.0  # a store that says nothing for as long is away
+WEBHOOK_CONNECTIONS = 4  # each is held for a statement or two
 POSTGRES_CONNECTIONS = 17  # one listens
 
 logger = structlog.get_logger(__name__)
@@ -306,6 +312,22 @@ class Reading(Service):
                 except StoreUnavailable as unavailable:
                     logger.debug("no tick", version=name, why=str(unavailable))
             await self.sleep(TICK_SECONDS)
+
+
+@app.service
+class Telling(Service):
+    """Webhooks: a worker delivers to the subscriptions that no other delivers to."""
+
+    async def on_start(self) -> None:
+        self._open = AsyncExitStack()
+        pool = await self._open.enter_async_context(open_postgres(settings(), connections=WEBHOOK_CONNECTIONS))
+        name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._delivering = asyncio.create_task(deliver(settings(), pool, name))
+
+    async def on_stop(self) -> None:
+        self._delivering.cancel()
+        await asyncio.wait([self._delivering], timeout=END_SECONDS)
+        await self._open.aclose()
 
 
 def new_reader(

@@ -60,6 +60,18 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(0, ge=0, le=65535, description="the worker's port for them; 0: none")
     media_metrics_port: int = Field(0, ge=0, le=65535, description="the media worker's port for them; 0: none")
 
+    admin_token: SecretStr | None = Field(
+        None,
+        min_length=MINIMUM_SECRET_LENGTH,
+        description="the bearer token that webhooks are managed with; none: nobody may",
+    )
+    webhook_private_addresses: bool = Field(
+        False, description="whether webhooks may lead into private networks and to this machine"
+    )
+    webhook_give_up_hours: float = Field(
+        24, gt=0, le=24 * 365, description="after so long without a success a webhook is paused; its cursor stays"
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severe line logged")
     log_format: Literal["console", "json"] = Field("console", description="for a person or for a machine")
 

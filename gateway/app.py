@@ -11,9 +11,11 @@ from uuid_utils import uuid7
 
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.log import open_log
+from compose.outgoing import open_outgoing
 from compose.settings import Settings
 from compose.storage import open_storage
 from compose.viewers import ViewerKeys
+from compose.webhooks import Webhooks
 from gateway.delivery import Shelf
 from gateway.freshness import open_freshness, tell_stale
 from gateway.health import measure
@@ -26,6 +28,7 @@ from gateway.keys import (
     LEADERBOARD,
     LOG,
     OPENAPI,
+    OUTGOING,
     PAST,
     POSITIONS,
     POSTGRES,
@@ -42,6 +45,7 @@ from gateway.keys import (
     TOP_STREAMS,
     VERSIONS,
     VIEWERS,
+    WEBHOOKS,
 )
 from gateway.leaderboard import TopStreams
 from gateway.openapi import document
@@ -85,6 +89,7 @@ def build_app(settings: Settings) -> web.Application:
             resource(REDIS, lambda: open_redis(settings)),
             resource(ELASTICSEARCH, lambda: open_elasticsearch(settings)),
             resource(LOG, lambda: open_log(settings, SOURCE)),
+            resource(OUTGOING, lambda: open_outgoing(settings)),
             resource(STORAGE, lambda: open_storage(settings)),
             resource(VERSIONS, lambda: open_versions(app[POSTGRES])),
             resource(VIEWERS, lambda: open_viewers(ViewerKeys(app[POSTGRES]), settings)),
@@ -125,6 +130,7 @@ async def queries(app: web.Application) -> AsyncIterator[None]:
     app[PAST] = Past(app[POSTGRES], versions)
     app[POSITIONS] = Positions(app[POSTGRES], versions)
     app[STATISTICS] = Statistics(app[POSTGRES], versions)
+    app[WEBHOOKS] = Webhooks(app[POSTGRES])
     app[RECORDS] = ViewerRecords(app[POSTGRES], versions)
     app[LEADERBOARD] = Leaderboard(app[REDIS], prefix, versions)
     app[RESUME] = Resume(app[REDIS], prefix, versions)

@@ -349,6 +349,56 @@ class Explanation(Answer):
     witnesses: list[Witness]
 
 
+class Webhook(Answer):
+    """A subscription; `why` says why it is paused or disabled."""
+
+    id: str
+    url: str
+    types: list[str] | None
+    description: str | None
+    state: Literal["active", "paused", "disabled"]
+    why: str | None
+    created_at: datetime
+    cursor: str = Field(description="the first event of each partition that is not delivered yet, for a replay")
+
+
+class NewWebhook(Webhook):
+    secret: str = Field(description="what calls are signed with; told this once")
+
+
+class WebhookList(Answer):
+    items: list[Webhook]
+
+
+class Pinged(Answer):
+    """What came of one call."""
+
+    event_id: str
+    delivered: bool
+    status: int | None
+    error: str | None
+    took_ms: float
+
+
+class DeliveryAttempt(Answer):
+    """One call: the subscriber's status, or an error in words."""
+
+    event_id: str
+    event_type: str
+    topic: str
+    partition: int
+    offset: int
+    attempt: int
+    attempted_at: datetime
+    took_ms: float
+    status: int | None
+    error: str | None
+
+
+class Deliveries(Answer):
+    items: list[DeliveryAttempt]
+
+
 class Check(Answer):
     status: Literal["ok", "down"]
     latency_ms: float | None = None

@@ -12,6 +12,7 @@ from pydantic import Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from compose.ending import end
 from compose.log import EventLog, LogUnavailable
 from compose.settings import Settings
 from gateway.answers import Query, bad_parameter, secret_of
@@ -234,7 +235,5 @@ async def open_freshness(
     try:
         yield freshness
     finally:
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        await end(*listening)
         await freshness.close()

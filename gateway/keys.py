@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from compose.log import EventLog
+from compose.outgoing import Outgoing
 from compose.settings import Settings
 from compose.storage import Storage
+from compose.webhooks import Webhooks
 from gateway.joint import Joint
 from projections.queries.catalogue import Catalogue
 from projections.queries.chronicle import Chronicle
@@ -44,6 +46,8 @@ PAST = web.AppKey("past", Past)
 EXPLANATIONS = web.AppKey("explanations", Explanations)
 STATISTICS = web.AppKey("statistics", Statistics)
 SEARCH = web.AppKey("search", Search)
+WEBHOOKS = web.AppKey("webhooks", Webhooks)
+OUTGOING = web.AppKey("outgoing", Outgoing)
 RECORDS = web.AppKey("records", ViewerRecords)
 REFRESH = web.AppKey[dict[str, Joint[None]]]("refresh")
 VIEWERS: "web.AppKey[Viewers]" = web.AppKey("viewers")

@@ -37,6 +37,7 @@ from gateway.search import Beginning, Question
 from gateway.statistics import Span
 from gateway.viewers import HEADER
 from gateway.views import View
+from gateway.webhooks import LastAttempts, Replay, Subscription
 from schemas.bounds import PUBLISHED_WORDS
 from schemas.events import Metadata
 
@@ -46,6 +47,7 @@ TAGS = {
     "uploads": "How films get in.",
     "viewers": "Views, positions, history.",
     "analytics": "Boards and statistics.",
+    "webhooks": "Events told to other services by HTTP; asked for with the operator's token.",
     "operation": "Health, metrics and documents.",
 }
 PATH_PARAMETERS = {
@@ -53,6 +55,7 @@ PATH_PARAMETERS = {
     "quality": ("such as 720p", r"^[1-9][0-9]{1,3}p$"),
     "sheet": ("as the storyboard names it", r"^storyboard-[A-Za-z0-9_-]{1,100}[.]jpg$"),
     "segment": ("as the playlist names it", r"^[A-Za-z0-9._-]{1,128}$"),
+    "webhook": ("the subscription's id", r"^[A-Za-z0-9_-]{1,64}$"),
     "name": ("an event type", r"^[a-z0-9_.]{1,100}$"),
 }
 
@@ -76,6 +79,7 @@ class Described(NamedTuple):
 DOCUMENTS = ("application/json", "application/schema+json", "application/yaml")
 PLAYLIST, BYTES, TEXT = "application/vnd.apple.mpegurl", "video/mp4", "text/plain"
 FILM = (400, 404, 503)
+OF_WEBHOOK = (401, 403, 404, 503)
 
 
 def a_file(media: str) -> Described:
@@ -168,6 +172,21 @@ DESCRIBED: dict[str, Described] = {
     "stats": Described("analytics", answer=contract.Stats, query=AsOf, problems=FILM),
     "explain": Described("analytics", answer=contract.Explanation, query=Why, problems=FILM),
     "history": Described("analytics", answer=contract.ViewHistory, query=Span, problems=FILM),
+    "create_webhook": Described(
+        "webhooks", 201, contract.NewWebhook, body=Subscription, problems=(400, 401, 403, 409, 413, 415, 422, 503)
+    ),
+    "list_webhooks": Described("webhooks", answer=contract.WebhookList, problems=(401, 403, 503)),
+    "get_webhook": Described("webhooks", answer=contract.Webhook, problems=OF_WEBHOOK),
+    "delete_webhook": Described("webhooks", 204, problems=OF_WEBHOOK),
+    "pause_webhook": Described("webhooks", answer=contract.Webhook, problems=OF_WEBHOOK),
+    "resume_webhook": Described("webhooks", answer=contract.Webhook, problems=OF_WEBHOOK),
+    "replay_webhook": Described(
+        "webhooks", answer=contract.Webhook, body=Replay, problems=(400, 401, 403, 404, 413, 415, 422, 503)
+    ),
+    "ping_webhook": Described("webhooks", answer=contract.Pinged, problems=OF_WEBHOOK),
+    "webhook_deliveries": Described(
+        "webhooks", answer=contract.Deliveries, query=LastAttempts, problems=(400, 401, 403, 404, 503)
+    ),
 }
 
 
@@ -288,7 +307,7 @@ def _responses(described: Described) -> dict[str, Response | Reference]:
     else:
         schema = Schema(type="string")
     content = None if described.status == 204 else {described.media: MediaType(schema=schema)}
-    told = {"202": "Appended to the log.", "201": "Begun.", "204": "Given up."}.get(str(described.status), "As asked.")
+    told = {"202": "Appended to the log.", "201": "Begun.", "204": "Gone."}.get(str(described.status), "As asked.")
     headers = None
     if described.is_write:
         headers = {TOKEN_HEADER: Header(description="the token for `?after=`", schema=Schema(type="string"))}
@@ -311,7 +330,8 @@ def _responses(described: Described) -> dict[str, Response | Reference]:
 
 PROBLEMS = {
     400: "Something in the request is malformed; `errors` names it.",
-    401: "It is not known who is watching.",
+    401: "It is not known who asks.",
+    403: "Nobody may do this here.",
     404: "There is no such thing.",
     409: "It contradicts what is there.",
     410: "It is over.",

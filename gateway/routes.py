@@ -16,17 +16,19 @@ from gateway import (
     uploads,
     viewers,
     views,
+    webhooks,
 )
 
 ID = "{id:[A-Za-z0-9._:-]{1,64}}"
 QUALITY = "{quality:[1-9][0-9]{1,3}p}"
 SHEET = "{sheet:storyboard-[A-Za-z0-9_-]{1,100}[.]jpg}"
+WEBHOOK = "{webhook:[A-Za-z0-9_-]{1,64}}"
 FILE = "{segment:[A-Za-z0-9._-]{1,128}}"
 
 
 def routes() -> list[web.RouteDef]:
     """The API; pages bring their own."""
-    video, analytics = f"/api/videos/{ID}", "/api/analytics"
+    video, analytics, webhook = f"/api/videos/{ID}", "/api/analytics", f"/api/webhooks/{WEBHOOK}"
     return [
         web.get("/health", health.health),
         web.get("/live", health.live),
@@ -66,4 +68,13 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{analytics}/videos/{ID}/stats", statistics.stats),
         web.get(f"{analytics}/videos/{ID}/history", statistics.history),
         web.get(f"{analytics}/videos/{ID}/explain", explanation.explain),
+        web.post("/api/webhooks", webhooks.create_webhook),
+        web.get("/api/webhooks", webhooks.list_webhooks),
+        web.get(webhook, webhooks.get_webhook),
+        web.delete(webhook, webhooks.delete_webhook),
+        web.post(f"{webhook}/pause", webhooks.pause_webhook),
+        web.post(f"{webhook}/resume", webhooks.resume_webhook),
+        web.post(f"{webhook}/replay", webhooks.replay_webhook),
+        web.post(f"{webhook}/ping", webhooks.ping_webhook),
+        web.get(f"{webhook}/deliveries", webhooks.webhook_deliveries),
     ]

@@ -12,6 +12,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
+from compose.ending import end
 from compose.settings import Settings
 from compose.viewers import ViewerKeys
 from gateway.answers import accepted, answer
@@ -169,5 +170,4 @@ async def open_viewers(keys: ViewerKeys, settings: Settings) -> AsyncIterator[Vi
     try:
         yield viewers
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)

@@ -99,6 +99,8 @@ class Stack:
         return {
             "ET_PREFIX": chosen.get("ET_PREFIX", old.get("ET_PREFIX", "")),
             "ET_SECRET_KEY": old.get("ET_SECRET_KEY") or secrets.token_urlsafe(32),
+            "ET_ADMIN_TOKEN": old.get("ET_ADMIN_TOKEN") or secrets.token_urlsafe(32),
+            "ET_WEBHOOK_PRIVATE_ADDRESSES": "true",  # whoever tries them out listens here
             "ET_GATEWAY_HOST": "127.0.0.1",
             "ET_GATEWAY_PORT": str(port["gateway"]),
             "ET_GATEWAY_URL": f"http://127.0.0.1:{port['gateway']}",

@@ -1,0 +1,1 @@
+"""Tells subscribers of events, by HTTP. A reactor: it never runs in a rebuild."""
