@@ -3,18 +3,23 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from agents.handover import Batch, Partition
 from agents.reader import Reader
+from agents.topics import log_identities
 from compose.provisioning import provision_topics
 from compose.settings import Settings
 from projections.sinks.memory import MemorySink
+from projections.sinks.sink import LogIdentity
 from projections.views import views
 from schemas.envelope import encode
+from schemas.log import Place
 from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.working import produce, until, viewed
@@ -26,10 +31,8 @@ MESSAGE = encode(viewed("view", "film"), event_id="view", source="/tests")
 HOME = Partition("views", partition_of(MESSAGE.key, PARTITIONS["views"]))
 
 
-@pytest.fixture
-async def reader(settings: Settings) -> AsyncIterator[Reader]:
-    await provision_topics(settings, streams().topics)
-
+@asynccontextmanager
+async def reading(settings: Settings, sink: MemorySink) -> AsyncIterator[Reader]:
     async def fold(batch: Batch) -> None:
         """All is well."""
 
@@ -39,7 +42,7 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
     reader = Reader(
         settings,
         views,
-        MemorySink(views),
+        sink,
         PARTITIONS,
         fold=fold,
         deliver=deliver,
@@ -47,9 +50,18 @@ async def reader(settings: Settings) -> AsyncIterator[Reader]:
         blocked_seconds=0.5,
     )
     running = asyncio.create_task(reader.run())
-    yield reader
-    reader.stop()
-    await asyncio.wait_for(running, 30)
+    try:
+        yield reader
+    finally:
+        reader.stop()
+        await asyncio.wait_for(running, 30)
+
+
+@pytest.fixture
+async def reader(settings: Settings) -> AsyncIterator[Reader]:
+    await provision_topics(settings, streams().topics)
+    async with reading(settings, MemorySink(views)) as reader:
+        yield reader
 
 
 async def test_an_open_transaction_that_holds_up_a_partition_is_named_until_it_ends(
@@ -99,6 +111,39 @@ async def test_a_stranger_in_the_group_is_named_and_what_it_was_given(settings: 
         await until(lambda: is_named(reader, "somebody commits offsets"))
     finally:
         await stranger.stop()
+
+
+async def test_a_log_that_ends_before_the_checkpoint_is_refused_with_the_way_out(settings: Settings) -> None:
+    await provision_topics(settings, streams().topics)
+    await produce(settings, [viewed("view", "film")])
+    sink = MemorySink(views)
+    await sink.checkpoint(*HOME, await identity(settings))
+    await sink.apply([], expected=Place(*HOME, 0), next_offset=100)
+    async with reading(settings, sink) as reader:
+        await until(lambda: is_refused(reader))
+        assert f"views is at {HOME} at 100, but {HOME} ends at 1: the log was truncated" in reader.refusals[HOME]
+        assert "faust -A agents rebuild views" in reader.refusals[HOME]
+
+
+async def test_events_that_are_gone_before_they_were_folded_are_missed_in_words(settings: Settings) -> None:
+    await provision_topics(settings, streams().topics)
+    await produce(settings, [viewed("view", "film")] * 7)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(settings.named("views"), HOME.number): RecordsToDelete(before_offset=5)})
+    await admin.close()
+    async with reading(settings, MemorySink(views)) as reader:
+        await until(lambda: is_refused(reader))
+        assert f"{HOME} begins at 5: events are gone that were never folded" in reader.refusals[HOME]
+
+
+async def identity(settings: Settings) -> LogIdentity:
+    topic = settings.named("views")
+    return (await log_identities(settings.kafka_bootstrap, [topic]))[topic]
+
+
+async def is_refused(reader: Reader) -> bool:
+    return HOME in reader.refusals
 
 
 async def is_named(reader: Reader, words: str) -> bool:
