@@ -1,10 +1,11 @@
-"""`?as_of=` and `as-of` on the whole way from the log to the answer: what comes later changes nothing, and both ways agree."""
+"""The past, explanations and audits on the whole way from the log to the answer: routes and commands agree, whatever comes later."""
 
 import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,15 +16,17 @@ import pytest
 from agents.log_reader import log_of
 from agents.past import Past
 from agents.replaying import Replay
+from compose.connections import open_redis
 from compose.local.stack import ROOT
 from compose.settings import Settings
 from gateway.contract import Explanation
+from projections.sinks.redis_keys import Keys
 from schemas.events import VideoDeleted
 from schemas.streams import streams
 from tests.given import announced, uploaded
 from tests.servers import Servers
 from tests.uploading import Gateway, gateway_on
-from tests.working import produce, provision_log, until, viewed, working
+from tests.working import Totals, produce, provision_log, settled, until, viewed, working
 
 pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch"), pytest.mark.timeout(200)]
 
@@ -44,14 +47,21 @@ async def ask(gateway: Gateway, path: str, moment: datetime | None = None, **que
         return answer.status, await answer.json()
 
 
+async def run(settings: Settings, *words: str) -> tuple[int, str]:
+    """The status of a command, and what it said."""
+    arguments = [sys.executable, "-m", "faust", "-A", "agents", *words]
+    environment = {**os.environ, "ET_PREFIX": settings.prefix, "COLUMNS": "200"}
+    done = await asyncio.to_thread(
+        subprocess.run, arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
 async def command(settings: Settings, moment: datetime) -> Any:
     """What `as-of TIME top` says."""
-    arguments = [sys.executable, "-m", "faust", "-A", "agents", "as-of", moment.isoformat(), "top", "--json"]
-    environment = {**os.environ, "ET_PREFIX": settings.prefix}
-    done = await asyncio.to_thread(
-        subprocess.run, arguments, cwd=ROOT, env=environment, capture_output=True, check=True
-    )
-    return json.loads(done.stdout)["items"]
+    status, said = await run(settings, "as-of", moment.isoformat(), "top", "--json")
+    assert status == 0, said
+    return json.loads(said[said.index("{") :])["items"]
 
 
 async def is_answered(gateway: Gateway, path: str, moment: datetime) -> bool:
@@ -117,3 +127,19 @@ async def test_a_moment_that_cannot_be_answered_for_is_refused_in_words(gateway:
         status, problem = await ask(gateway, path, moment, **more)
         assert status == 400
         assert words in problem["detail"]
+
+
+async def test_an_explanation_and_an_audit_say_equal_until_somebody_meddles(gateway: Gateway) -> None:
+    settings = gateway.settings
+    await produce(settings, [viewed(f"view-{n}", "heat") for n in range(100)])
+    await produce(settings, [viewed(f"view-{n}", "heat") for n in range(10)])
+    expected = Counter(heat=100)
+    assert await settled(settings, expected) == Totals(expected, expected, expected)
+    status, said = await run(settings, "explain", "heat", "--from-log")
+    assert (status, "heat, all_time: 110 records" in said, ": equal" in said) == (0, True, True), said
+    status, said = await run(settings, "audit")
+    assert (status, said.count(" equal: 1 films, 100 views")) == (0, 2), said
+    async with open_redis(settings) as redis:
+        await redis.zincrby(Keys(settings.prefix, "leaderboard", 1).top("year"), 1, "heat")
+    status, said = await run(settings, "audit", "leaderboard", "--timeframe", "year")
+    assert (status, "leaderboard_v1 1 differences" in said, "heat" in said) == (1, True, True), said
