@@ -36,7 +36,7 @@ async def read_board(redis: Redis, keys: Keys, windows: Sequence[str]) -> Board:
 
     Raises StoreUnavailable, also where there is no board, or a bucket does not finish leaving a window in half a minute.
     """
-    places = [f"{topic}/{n}" for topic in leaderboard.topics for n in range(streams().topics[topic].partitions)]
+    places = [f"{topic}/{n}" for topic in leaderboard.reads for n in range(streams().topics[topic].partitions)]
     names = [keys.state, keys.checkpoints, keys.deleted, *map(keys.top, windows), *map(keys.journal, places)]
     for _ in range(round(PATIENCE_SECONDS / LOOK_AGAIN_SECONDS)):
         state, checkpoints, deleted, tops, journals = await WHOLE.run(redis, names, [len(windows)])
