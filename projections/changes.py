@@ -23,13 +23,15 @@ class Upsert(NamedTuple):
     """Write `values` into the row at `key`, leaving its other columns alone; the row is made when missing.
 
     With `newest_by`, a column of `values`, only if the row has none yet or one that is not greater: whatever the order of arrival, the
-    greatest wins, and of equals the later in the log.
+    greatest wins, and of equals the later in the log. `greatest`, another column of `values`, keeps the greatest for itself, whether the
+    other columns are the newest or not.
     """
 
     table: str
     key: Values
     values: Values
     newest_by: str | None = None
+    greatest: str | None = None
 
 
 class Append(NamedTuple):

@@ -8,7 +8,7 @@ from schemas.events import PositionUpdated, ViewerForgotten
 
 CREDITS_SHARE = 0.05  # of the duration: who stops in the credits has seen the film
 
-positions = Projection("positions", version=1, topics=("positions", "viewers"))
+positions = Projection("positions", version=2, topics=("positions", "viewers"))
 
 
 def in_credits(position_seconds: float, duration_seconds: float | None) -> bool:
@@ -26,20 +26,20 @@ def remember(event: PositionUpdated, table: str) -> Iterator[Change]:
     The session that moved last answers for the viewer, with its newest position. So the latest update wins in whatever order they
     arrive, and a paused session, however late its updates, never overwrites one that has played since.
     """
-    key = {"viewer_id": event.viewer_id, "video_id": event.video_id, "session_id": event.session_id or ""}
+    moved = event.state != "paused"
     yield Upsert(
         table,
-        key=key,
+        key={"viewer_id": event.viewer_id, "video_id": event.video_id, "session_id": event.session_id or ""},
         values={
             "position_seconds": event.position_seconds,
             "duration_seconds": event.duration_seconds,
             "completed": in_credits(event.position_seconds, event.duration_seconds),
             "updated_at": event.occurred_at,
+            **({"moved_at": event.occurred_at} if moved else {}),
         },
         newest_by="updated_at",
+        greatest="moved_at" if moved else None,
     )
-    if event.state != "paused":
-        yield Upsert(table, key=key, values={"moved_at": event.occurred_at}, newest_by="moved_at")
 
 
 @positions.on

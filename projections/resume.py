@@ -7,7 +7,7 @@ from projections.positions import remember
 from projections.projection import Projection
 from schemas.events import PositionUpdated, ViewerForgotten
 
-resume = Projection("resume", version=2, topics=("positions", "viewers"))
+resume = Projection("resume", version=3, topics=("positions", "viewers"))
 
 
 @resume.on

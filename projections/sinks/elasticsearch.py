@@ -139,7 +139,7 @@ class ElasticsearchSink:
         """
         by_document: dict[str, list[Upsert]] = {}
         for change in changes:
-            if not isinstance(change, Upsert):
+            if not isinstance(change, Upsert) or change.greatest:
                 raise TypeError(
                     f"{self._projection.name}: a document can be merged only with an Upsert, not {change!r}"
                 )

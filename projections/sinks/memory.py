@@ -86,8 +86,8 @@ class MemorySink:
         row = rows.setdefault(key, {})
         if isinstance(change, Increment):
             row[change.column] = row.get(change.column, 0) + change.by
-        elif _is_newer(change, row):
-            row.update(change.values)
+        else:
+            _upsert(change, row)
         for forgotten in self._forgotten.get(change.table, ()):
             _forget(rows, key, forgotten)
 
@@ -107,9 +107,11 @@ def _forget(rows: dict[Key, dict[str, Any]], key: Key, forgotten: Forget) -> Non
         del rows[key]
 
 
-def _is_newer(change: Upsert, row: Mapping[str, Any]) -> bool:
-    """Whether the row has nothing in the register yet, or nothing greater."""
-    if change.newest_by is None or row.get(change.newest_by) is None:
-        return True
-    newer: bool = row[change.newest_by] <= change.values[change.newest_by]
-    return newer
+def _upsert(change: Upsert, row: dict[str, Any]) -> None:
+    """The row's register and its greatest are each on their own."""
+    register, greatest = change.newest_by, change.greatest
+    kept = row.get(greatest) if greatest else None
+    if register is None or row.get(register) is None or row[register] <= change.values[register]:
+        row.update(change.values)
+    if greatest:
+        row[greatest] = change.values[greatest] if kept is None else max(kept, change.values[greatest])

@@ -296,12 +296,20 @@ def _statement(shape: Shape, table: str, types: tuple[str, ...]) -> str:
         insert = f"insert into {table} as t ({quoted}) select {selected} from {row} on conflict ({keys}) do"
         if not shape.columns:
             return f"{insert} nothing"
-        updates = ", ".join(f'"{name}" = excluded."{name}"' for name in shape.columns)
-        newest = (
-            f' where t."{shape.newest_by}" is null or t."{shape.newest_by}" <= excluded."{shape.newest_by}"'
-            if shape.newest_by
-            else ""
+        if shape.newest_by is None:
+            updates = ", ".join(f'"{name}" = excluded."{name}"' for name in shape.columns)
+            return f"{insert} update set {updates}"
+        newest = f't."{shape.newest_by}" is null or t."{shape.newest_by}" <= excluded."{shape.newest_by}"'
+        if shape.greatest is None:
+            updates = ", ".join(f'"{name}" = excluded."{name}"' for name in shape.columns)
+            return f"{insert} update set {updates} where {newest}"
+        updates = ", ".join(
+            f'"{name}" = case when {newest} then excluded."{name}" else t."{name}" end'
+            for name in shape.columns
+            if name != shape.greatest
         )
-        return f"{insert} update set {updates}{newest}"
+        # Of a null and a moment, greatest() gives the moment.
+        greatest = f'"{shape.greatest}" = greatest(t."{shape.greatest}", excluded."{shape.greatest}")'
+        return f"{insert} update set {updates}, {greatest}"
     matching = " and ".join(f't."{name}" = r."{name}"' for name in shape.key_columns)
     return f"delete from {table} as t using {row} where {matching}"

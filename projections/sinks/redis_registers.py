@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -35,13 +36,11 @@ class Registers:
         if isinstance(placed, Forget):
             rows[placed.key["viewer_id"],] = None
             return
-        key, name = placed.key, placed.newest_by
-        assert name is not None
-        moment = (placed.values[name] - EPOCH) // MICROSECOND
-        row = key["viewer_id"], key["video_id"], f"{key['session_id']}/{name}"
-        kept = rows.get(row)
-        if kept is None or kept[0] <= moment:
-            rows[row] = moment, {column: value for column, value in placed.values.items() if column != name}
+        assert placed.newest_by is not None
+        names = [placed.newest_by, placed.greatest] if placed.greatest else [placed.newest_by]
+        _keep(rows, placed, placed.newest_by, {n: value for n, value in placed.values.items() if n not in names})
+        if placed.greatest:
+            _keep(rows, placed, placed.greatest, {})
 
     def pieces(self, rows: Rows, most: int) -> list[Piece]:
         items = list(rows.items())
@@ -93,6 +92,15 @@ class Registers:
             )
 
         return Refused(f"{key} is in the way: {why}", concerns)
+
+
+def _keep(rows: Rows, upsert: Upsert, name: str, values: dict[str, Any]) -> None:
+    """The register `name` of a session, and what belongs to it."""
+    key, moment = upsert.key, (upsert.values[name] - EPOCH) // MICROSECOND
+    row = key["viewer_id"], key["video_id"], f"{key['session_id']}/{name}"
+    kept = rows.get(row)
+    if kept is None or kept[0] <= moment:
+        rows[row] = moment, values
 
 
 def _placed(change: Change) -> Upsert | Forget:

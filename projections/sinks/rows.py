@@ -15,7 +15,8 @@ class Shape(NamedTuple):
     table: str
     key_columns: tuple[str, ...]
     columns: tuple[str, ...]
-    newest_by: str | None
+    newest_by: str | None = None
+    greatest: str | None = None
 
 
 class Statement(NamedTuple):
@@ -27,14 +28,14 @@ class Statement(NamedTuple):
 
 def shape_of(change: Change) -> Shape:
     if isinstance(change, Append):
-        return Shape(Append, change.table, change.key_columns, change.columns, None)
+        return Shape(Append, change.table, change.key_columns, change.columns)
     if isinstance(change, Increment):
-        return Shape(Increment, change.table, tuple(change.key), (change.column,), None)
+        return Shape(Increment, change.table, tuple(change.key), (change.column,))
     if isinstance(change, Upsert):
-        return Shape(Upsert, change.table, tuple(change.key), tuple(change.values), change.newest_by)
+        return Shape(Upsert, change.table, tuple(change.key), tuple(change.values), change.newest_by, change.greatest)
     if isinstance(change, Forget):
         return Shape(Forget, change.table, tuple(change.key), change.blank, None)
-    return Shape(Remove, change.table, tuple(change.key), (), None)
+    return Shape(Remove, change.table, tuple(change.key), ())
 
 
 def statements(changes: Iterable[Change]) -> Iterator[Statement]:
@@ -79,6 +80,9 @@ def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upse
     elif key not in rows or change.newest_by is None:
         rows[key] = tuple(change.values.values())
     else:
-        register = tuple(change.values).index(change.newest_by)
-        if rows[key][register] <= change.values[change.newest_by]:
-            rows[key] = tuple(change.values.values())
+        columns, newest = tuple(change.values), tuple(change.values.values())
+        register, kept = columns.index(change.newest_by), rows[key]
+        rows[key] = newest if kept[register] <= newest[register] else kept
+        if change.greatest:
+            at = columns.index(change.greatest)
+            rows[key] = (*rows[key][:at], max(kept[at], newest[at]), *rows[key][at + 1 :])

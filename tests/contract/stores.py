@@ -171,7 +171,7 @@ class Postgres(Store):
         return PostgresSink(GatedPool(self._pool, gates) if gates else self._pool, self.projection)
 
     async def _rows(self, table: str, partition: int) -> list[dict[str, Any]]:
-        sql = f"select * from {table}_v1 where video_id = any($1::text[])"
+        sql = f"select * from {table}_v{self.projection.version} where video_id = any($1::text[])"
         return in_order(await self._pool.fetch(sql, cast_of(partition)))
 
 

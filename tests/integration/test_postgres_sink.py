@@ -181,7 +181,7 @@ async def test_a_row_that_is_removed_may_come_again_in_the_same_batch(pool: Any)
 
     changes = [at("ann", 900.0), at("bob", 1.0), Remove("positions", {"viewer_id": "ann"}), at("ann", 5.0)]
     await sink.apply(changes, expected=place, next_offset=4)
-    rows = await pool.fetch("select viewer_id, position_seconds from positions_v1 order by viewer_id")
+    rows = await pool.fetch("select viewer_id, position_seconds from positions_v2 order by viewer_id")
     assert [tuple(row) for row in rows] == [("ann", 5.0), ("bob", 1.0)]
 
 

@@ -19,6 +19,10 @@ changes = st.lists(
         st.builds(Increment, st.just("t"), keys, numbers, st.sampled_from(["views", "likes"])),
         st.builds(lambda key, n: Upsert("t", key, {"title": n}), keys, numbers),
         st.builds(lambda key, n, m: Upsert("t", key, {"moment": n, "seconds": m}, "moment"), keys, numbers, numbers),
+        st.builds(
+            lambda key, n, m, g: Upsert("t", key, {"moment": n, "seconds": m, "moved": g}, "moment", "moved"),
+            *(keys, numbers, numbers, numbers),
+        ),
         st.builds(lambda key, n, m: Upsert("t", key, {"seconds": m, "title": n}), keys, numbers, numbers),
         st.builds(lambda key: Upsert("t", key, {}), keys),
         st.builds(lambda key: Remove("t", key), keys),
@@ -37,7 +41,9 @@ def as_changes(statement: Statement) -> list[Change]:
         if shape.kind is Increment:
             meant.append(Increment(shape.table, key, values[0], shape.columns[0]))
         elif shape.kind is Upsert:
-            meant.append(Upsert(shape.table, key, dict(zip(shape.columns, values, strict=True)), shape.newest_by))
+            meant.append(
+                Upsert(shape.table, key, dict(zip(shape.columns, values, strict=True)), shape.newest_by, shape.greatest)
+            )
         else:
             meant.append(Remove(shape.table, key))
     return meant
