@@ -98,6 +98,7 @@ class Reader:
         self._has_begun = False
         self._held_up: dict[Partition, str] = {}  # by a store that is down, in its words; the first is said aloud
         self._waits: dict[Partition, str] = {}  # for another partition of the same projection, in words
+        self._unread: dict[Partition, str] = {}  # their checkpoints, and why
         self._folding: set[asyncio.Task[None]] = set()
         self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
         self._look_around_seconds = look_around_seconds
@@ -140,7 +141,7 @@ class Reader:
                 partition,
                 progress,
                 self.refusals.get(partition),
-                self._held_up.get(partition) or self._waits.get(partition),
+                self._held_up.get(partition) or self._unread.get(partition) or self._waits.get(partition),
             )
             for partition in self._handover.held
             if (progress := self._handover.progress(partition))
@@ -301,6 +302,7 @@ class Reader:
         for partition in taken:
             self.refusals.pop(partition, None)
             self._halted.discard(partition)
+            self._unread.pop(partition, None)
             self._waits.pop(partition, None)
             self._held_up.pop(partition, None)
             self._on_release(self.projection.full_name, partition)
@@ -412,8 +414,10 @@ class Reader:
                     partition=str(partition),
                     why=str(error),
                 )
+            self._unread[partition] = str(error) or type(error).__name__
             self._carry_out(self._handover.checkpoint_failed(partition, epoch))
             return
+        self._unread.pop(partition, None)
         # Between the answer and the seek lies no await, so the assignment that the hand-over knows is the consumer's.
         if self._topic_partition(partition) in self._consumer.assignment():
             self._carry_out(self._handover.checkpoint_read(partition, epoch, checkpoint, log))

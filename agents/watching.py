@@ -50,17 +50,26 @@ class Watching:
     async def run(self, act: Callable[[list[Judged]], Awaitable[None]]) -> None:
         """Look again and again, until cancelled; `act` is told of what stands still for no reason that its reader knows.
 
-        While no broker says where the log ends, it ends where it did last.
+        While no broker says where the log ends, it ends where it did last, and nobody is told to act: who waits for the broker is right.
         """
+        was_away = False
         while True:
             try:
                 async with open_log_ends(self._settings) as log:
                     while True:
                         appended = await self._ask(log)
-                        await self._look(appended, act)
+                        if was_away:
+                            # Whoever waited for the broker has its time to move anew.
+                            self._watchdog.keep([])
+                            was_away = False
+                        await self._look(appended)
+                        await act(silent(self.judged))
+                        await asyncio.sleep(LOOK_SECONDS)
             except (KafkaError, TimeoutError, OSError) as error:
                 logger.debug("the end of the log is not known", why=str(error))
-                await self._look({}, act)
+                was_away = True
+                await self._look({})
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def _ask(self, log: LogEnds) -> Mapping[Place, datetime]:
         standings = self._standings()
@@ -74,7 +83,7 @@ class Watching:
             and standing.progress.next_offset < self._ends[standing.partition]
         )
 
-    async def _look(self, appended: Mapping[Place, datetime], act: Callable[[list[Judged]], Awaitable[None]]) -> None:
+    async def _look(self, appended: Mapping[Place, datetime]) -> None:
         standings = self._standings()
         self._watchdog.keep(standings)
         self.judged = [
@@ -82,8 +91,6 @@ class Watching:
             for standing in standings
         ]
         await self._tell()
-        await act(silent(self.judged))
-        await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self) -> None:
         show(self.judged)

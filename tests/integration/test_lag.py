@@ -6,7 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agents.handover import Partition, Progress
 from agents.lag import Lag, lags
+from agents.log_reader import log_of
+from agents.seen import SeenIdsOfWorker
+from agents.standing import Judged, Standing
+from agents.watchdog import Watchdog
+from agents.watching import Watching
 from compose.connections import open_elasticsearch, open_postgres, open_redis
 from compose.settings import Settings
 from projections.sinks.postgres import PostgresSink
@@ -14,7 +20,7 @@ from projections.sinks.sink import LogIdentity
 from projections.views import views
 from schemas.partitions import partition_of
 from schemas.streams import streams
-from tests.working import produce, provision_log, viewed
+from tests.working import produce, provision_log, until, viewed
 
 pytestmark = pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch")
 
@@ -74,3 +80,28 @@ async def test_each_version_that_is_folded_has_its_own_lag(settings: Settings) -
     await fold_to(settings, 1, version=2)
     behind = {lag.version: lag.lag_events for lag in await lags_of(settings, "views") if lag.partition == PARTITION}
     assert behind == {2: 0, 3: 1}
+
+
+async def test_nobody_is_woken_while_no_broker_answers_although_all_stand_still(settings: Settings) -> None:
+    await provision_log(settings)
+    standing = Standing("views", 1, Partition("views", 3), Progress(41, None, "records"), None, None)
+    away = settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:9"})
+    told: list[object] = []
+
+    async def act(silent: list[Judged]) -> None:
+        told.append(silent)
+
+    async with open_postgres(settings) as pool:
+        seen = SeenIdsOfWorker({}, {}, log_of(settings))
+        watching = Watching(away, pool, seen, lambda: [standing], Watchdog(stuck_seconds=0))
+        watching._ends[standing.partition] = 1_000
+        running = asyncio.create_task(watching.run(act))
+
+        async def is_judged() -> bool:
+            return bool(watching.judged)
+
+        await until(is_judged)
+        running.cancel()
+        await asyncio.wait([running])
+    assert watching.judged[0].state == "stuck"
+    assert told == []
