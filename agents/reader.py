@@ -10,9 +10,16 @@ from io import StringIO
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    InconsistentGroupProtocolError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from agents.handover import (
+    WAITING_ATTEMPT,
     Batch,
     Command,
     Deliver,
@@ -117,7 +124,10 @@ class Reader:
             while not self._is_stopping:
                 if self._failure:
                     raise self._failure
-                await self._fetch()
+                try:
+                    await self._fetch()
+                except InconsistentGroupProtocolError:
+                    await self._begin_anew()
         finally:
             await self._end()
 
@@ -243,6 +253,16 @@ class Reader:
         self._has_begun = True
         logger.info("reading", projection=self.projection.name, topics=topics)
 
+    async def _begin_anew(self) -> None:
+        """The group does not take us in: somebody is in it who deals partitions out in another way. `strangers` names who."""
+        with contextlib.suppress(KafkaError, OSError):
+            await self._look_for_strangers()
+        with contextlib.suppress(KafkaError, OSError):
+            await self._consumer.stop()
+        await asyncio.sleep(back_off_seconds(WAITING_ATTEMPT))
+        self._consumer = self._new_consumer()
+        await self._begin()
+
     async def _check_topics(self) -> None:
         """Raises KafkaError or StoreUnavailable unless each topic is there, as it is declared: a consumer might create it otherwise."""
         names = {self._settings.named(topic): count for topic, count in self._partitions.items()}
@@ -256,6 +276,9 @@ class Reader:
         if not epochs:
             # No poll of everything here: a partition that resumes during it would have records taken that nobody asked for.
             await asyncio.sleep(FETCH_WAIT_MS / 1_000)
+            if not self._consumer.assignment():
+                # Takes nothing, but raises what keeps the group from giving us anything.
+                await self._consumer.getmany(timeout_ms=0)
             return
         wanted = {self._topic_partition(partition): partition for partition in epochs}
         try:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from agents.handover import Batch, Partition
@@ -111,6 +112,28 @@ async def test_a_stranger_in_the_group_is_named_and_what_it_was_given(settings: 
         await until(lambda: is_named(reader, "somebody commits offsets"))
     finally:
         await stranger.stop()
+
+
+async def test_who_finds_a_stranger_in_the_group_names_it_and_reads_once_it_is_gone(settings: Settings) -> None:
+    """It deals partitions out in another way, so the group takes in nobody of ours."""
+    await provision_topics(settings, streams().topics)
+    stranger = AIOKafkaConsumer(
+        settings.named("views"),
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=settings.named(views.full_name),
+        client_id="stranger",
+        partition_assignment_strategy=[RoundRobinPartitionAssignor],
+        enable_auto_commit=False,
+    )
+    await stranger.start()
+    async with reading(settings, MemorySink(views)) as reader:
+        await until(lambda: is_named(reader, "'stranger' at "))
+        await stranger.stop()
+
+        async def is_read() -> bool:
+            return bool(reader.standings())
+
+        await until(is_read)
 
 
 async def test_a_log_that_ends_before_the_checkpoint_is_refused_with_the_way_out(settings: Settings) -> None:
