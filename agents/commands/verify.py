@@ -23,17 +23,14 @@ async def verify(self: AppCommand, name: str) -> None:
 
 def tell(verified: Verified) -> None:
     projection, active, other = verified.active.projection, verified.active.number, verified.other.number
-    columns = ("records", "accepted", "duplicate", "future", "ruled_out", "parked", "ignored", "views", "views_held")
+    accounts = list(verified.accounts.values())
+    figures = ("records", "accepted", "duplicate", "future", "ruled_out", "parked", "ignored", "views", "views_held")
     show(
-        ("version", *(column.replace("_", " ") for column in columns), "adds up"),
-        (
-            (
-                f"{projection} {number}",
-                *("" if (figure := getattr(account, column)) is None else figure for column in columns),
-                "yes" if account.adds_up else "NO",
-            )
-            for number, account in verified.accounts.items()
-        ),
+        (projection, *(f"version {number}" for number in verified.accounts)),
+        [
+            *((name.replace("_", " "), *(_figure(getattr(account, name)) for account in accounts)) for name in figures),
+            ("adds up", *("yes" if account.adds_up else "NO" for account in accounts)),
+        ],
     )
     if verified.shown:
         show(("table", "key", f"version {active}", f"version {other}"), map(told, verified.shown))
@@ -42,3 +39,7 @@ def tell(verified: Verified) -> None:
         f"{projection} versions {active} and {other} at {folded:,} events: "
         + (f"equal, all {verified.rows:,} rows" if not verified.different else f"{verified.different:,} rows differ")
     )
+
+
+def _figure(figure: int | None) -> int | str:
+    return "-" if figure is None else figure
