@@ -26,6 +26,11 @@ from schemas.events import VideoViewed
 from schemas.streams import streams
 
 HEAR_SECONDS = 1.5  # after which every worker has heard that the versions are held
+OUTCOMES = {
+    "folded": "accepted",
+    "duplicate": "duplicate",
+    "future": "future",
+}  # of a record retried; else it stays parked
 SHOWN = 10  # differences that are kept to be shown; all are counted
 
 Places = Mapping[Partition, int]
@@ -136,25 +141,29 @@ class Verifying:
             await Refolding(self._settings, self._stores, version, list(behind)).run(behind)
         return meet
 
-    async def _parked(self, version: Version) -> dict[Partition, set[int]]:
+    async def _parked(self, version: Version) -> dict[Partition, dict[int, str]]:
+        """What became of each record that was parked: what was decided, else that it is parked."""
         with reaching_postgres():
             rows = await self._stores.pool.fetch(
-                "select topic, partition, log_offset from parked where projection = $1 and version = $2",
+                "select topic, partition, log_offset, outcome from parked where projection = $1 and version = $2",
                 version.projection,
                 version.number,
             )
-        found: dict[Partition, set[int]] = {}
+        found: dict[Partition, dict[int, str]] = {}
         for row in rows:
-            found.setdefault(Partition(row["topic"], row["partition"]), set()).add(row["log_offset"])
+            partition = Partition(row["topic"], row["partition"])
+            found.setdefault(partition, {})[row["log_offset"]] = OUTCOMES.get(row["outcome"], "parked")
         return found
 
-    async def _account(self, version: Version, places: Places, parked: Mapping[Partition, set[int]]) -> Account:
+    async def _account(
+        self, version: Version, places: Places, parked: Mapping[Partition, Mapping[int, str]]
+    ) -> Account:
         """From the log itself, by this release's fold: what every record before `places` is to the version."""
         found: Counter[str] = Counter()
         projection, seen = folded_as(version), seen_ids(self._settings, streams())
         handled = {event.type for event in projection.event_types}
         for partition in partitions_of(version.projection):
-            passed = parked.get(partition, set())
+            passed = parked.get(partition, {})
             async with log_of(self._settings)(partition) as log:
                 at = 0
                 async for records in log.read(0, places[partition]):
@@ -171,13 +180,18 @@ class Verifying:
                         decoded = list(counted)
                     at = records[-1].offset + 1
                     found["records"] += len(records)
-                    found["parked"] += sum(record.offset in passed for record in records)
+                    found.update(passed[record.offset] for record in records if record.offset in passed)
                     found["accepted"] += sum(item.event.type in handled for item in decoded)
                     found["ignored"] += sum(item.event.type not in handled for item in decoded)
                     found["views"] += sum(item.event.type == VideoViewed.type for item in decoded)
                     found["duplicate"] += sum(isinstance(item.verdict, Duplicate) for item in refused)
                     found["future"] += sum(isinstance(item.verdict, FromTheFuture) for item in refused)
                     found["ruled_out"] += sum(isinstance(item.verdict, RuledOut) for item in refused)
+        if projection.counts_once:
+            folded = [
+                outcome for partition, told in parked.items() if partition.topic == "views" for outcome in told.values()
+            ]
+            found["views"] += folded.count("accepted")
         return Account(**{name: found[name] for name in Account._fields if name != "views_held"}, views_held=None)
 
 
