@@ -32,7 +32,7 @@ from schemas.log import Place
 
 PARTITIONS = [Partition("views", number) for number in range(3)]
 FETCHED_AT_ONCE = 6
-EVENTFUL_STEPS = 800
+EVENTFUL_STEPS = 500
 CALM_STEPS = 100
 MOST_WORKERS = 4
 STEPS_BETWEEN_LOOKS = 10

@@ -87,7 +87,7 @@ def reaching_postgres() -> Iterator[None]:
         yield
     except PASSING as error:
         raise StoreUnavailable("postgres", str(error) or type(error).__name__) from error
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidSchemaNameError) as error:
         raise StoreUnavailable("postgres", f"{error}: provisioning or a worker makes it") from error
     except asyncpg.InterfaceError as error:
         # A client-side DataError is a bad value; every other one says that the connection is closed or lost.

@@ -272,3 +272,9 @@ async def test_a_forgotten_viewer_is_found_by_an_index(pool: Any) -> None:
         await connection.execute("set local enable_seqscan = off")
         plan = await connection.fetch("explain select 1 from views_v2 where viewer_id = any($1::text[])", ["ann"])
     assert "views_v2_of_viewer" in str(plan)
+
+
+async def test_a_column_that_a_migration_has_still_to_add_is_waited_for(pool: Any) -> None:
+    """As by a worker that begins while the migrations run."""
+    with pytest.raises(StoreUnavailable, match="provisioning"), reaching_postgres():
+        await pool.fetch("select not_there_yet from versions")
