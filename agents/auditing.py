@@ -15,9 +15,9 @@ from projections.queries.still import Still
 from projections.queries.versions import Version
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.redis_keys import shard_of
-from projections.sinks.redis_windows import EPOCH, MINUTE
+from projections.sinks.redis_windows import MINUTE
 from projections.statistics import statistics
-from schemas.log import Place
+from schemas.log import EPOCH, Place
 
 READ_AT_ONCE = 5_000
 

@@ -5,7 +5,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from agents.handover import Partition
 from compose.settings import Settings
-from schemas.log import Place
+from schemas.log import Place, moment_of
 
 ASK_SECONDS = 10.0
 READ_SECONDS = 3.0  # for the first records of some partitions, one each
@@ -62,7 +62,7 @@ class LogEnds:
                 continue
             for at, records in fetched.items():
                 if records:
-                    found[left.pop(at)] = datetime.fromtimestamp(records[0].timestamp / 1_000, UTC)
+                    found[left.pop(at)] = moment_of(records[0].timestamp)
                     self._consumer.pause(at)
 
     def _at(self, partition: Partition) -> TopicPartition:

@@ -8,7 +8,7 @@ two leaves the name behind, and whoever comes next knows by it whether the step 
 import base64
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -17,14 +17,13 @@ from projections.projection import Projection
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import Step
 from schemas.envelope import Record
-from schemas.log import Place
+from schemas.log import EPOCH, Place, moment_of
 
 WAITS_BEHIND = "waits-behind"
 AWAITS_DECISION = "awaits-decision"
 PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
 """Reasons that are no error of the record itself."""
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 OF_RECORD = (
     "topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by"
 )
@@ -199,7 +198,7 @@ def _row(parked: Parked) -> tuple[Any, ...]:
     headers = [
         [_storable(name), None if value is None else base64.b64encode(value).decode()] for name, value in record.headers
     ]
-    recorded_at = EPOCH + timedelta(milliseconds=record.timestamp)
+    recorded_at = moment_of(record.timestamp)
     return (*place, recorded_at, record.key, record.value, headers, reason, _storable(detail), *decided)
 
 

@@ -13,8 +13,7 @@ from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
-from projections.sinks.redis_windows import EPOCH
-from schemas.log import Place
+from schemas.log import EPOCH, Place
 from schemas.streams import Streams
 
 MILLISECOND = timedelta(milliseconds=1)

@@ -3,7 +3,7 @@
 aiokafka knows neither request, so they are spelled out here (Kafka protocol, DescribeProducers v0 and ListTransactions v0; KIP-664).
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -11,6 +11,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
 from agents.topics import open_client
+from schemas.log import moment_of
 
 TEXT = CompactString("utf-8")
 
@@ -140,7 +141,7 @@ async def open_transaction(bootstrap: str, at: TopicPartition) -> OpenTransactio
         return OpenTransaction(
             first["producer_id"],
             first["transaction_start_offset"],
-            datetime.fromtimestamp(first["last_timestamp"] / 1_000, UTC),
+            moment_of(first["last_timestamp"]),
             await _transactional_id(client, first["producer_id"]),
         )
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -19,7 +19,7 @@ from agents.standing import Judged, Standing
 from agents.watchdog import Watchdog, silent
 from compose.settings import Settings
 from projections.sinks.sink import StoreUnavailable
-from schemas.log import Place
+from schemas.log import Place, moment_of
 
 LOOK_SECONDS = 3.0
 STATES = ("healthy", "behind", "stuck")
@@ -105,7 +105,7 @@ class Watching:
 def _appended_at(standing: Standing, found: Mapping[Place, datetime]) -> datetime | None:
     next_offset, appended_ms, _ = standing.progress
     if appended_ms is not None:
-        return datetime.fromtimestamp(appended_ms / 1_000, UTC)
+        return moment_of(appended_ms)
     return None if next_offset is None else found.get(Place(*standing.partition, next_offset))
 
 

@@ -18,9 +18,9 @@ from projections.counting import CLOCK_SKEW
 from projections.sinks.sink import StoreUnavailable
 from schemas.bounds import EARLIEST, LATEST, Id, Moment, Seconds
 from schemas.events import VideoViewed
+from schemas.log import moment_of
 
 UUID_VERSION_WITH_TIME = 7
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class View(Body):
@@ -78,5 +78,5 @@ def time_in(view_id: str, now: datetime) -> datetime | None:
     made_ms = parsed.int >> 80
     if made_ms >= (LATEST - EARLIEST) // timedelta(milliseconds=1):
         return None
-    made_at = EPOCH + timedelta(milliseconds=made_ms)
+    made_at = moment_of(made_ms)
     return made_at if made_at <= now + CLOCK_SKEW else None

@@ -13,8 +13,9 @@ from projections.leaderboard import leaderboard
 from projections.queries.versions import Versions
 from projections.sinks.redis_keys import Keys, shard_of
 from projections.sinks.redis_scripts import Script, reaching_redis
-from projections.sinks.redis_windows import EPOCH, NAMES, ROLLING
+from projections.sinks.redis_windows import NAMES, ROLLING
 from projections.sinks.sink import StoreUnavailable
+from schemas.log import EPOCH
 
 FOLDER = Path(__file__).parent / "lua"
 TOP, VIEWS = Script(FOLDER / "top.lua"), Script(FOLDER / "views.lua")

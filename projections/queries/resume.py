@@ -10,7 +10,7 @@ from projections.queries.versions import Versions
 from projections.resume import resume
 from projections.sinks.redis_keys import shard_of
 from projections.sinks.redis_scripts import reaching_redis
-from projections.sinks.redis_windows import EPOCH
+from schemas.log import EPOCH
 
 MICROSECOND = timedelta(microseconds=1)
 

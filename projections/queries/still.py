@@ -9,7 +9,8 @@ from projections.counting import minute_of
 from projections.leaderboard import WINDOWS
 from projections.queries.leaderboard import Ranked, Timeframe, Top, Views
 from projections.queries.statistics import start_of
-from projections.sinks.redis_windows import EPOCH, MINUTE
+from projections.sinks.redis_windows import MINUTE
+from schemas.log import EPOCH
 
 Edges = Mapping[str, int]
 """By the name of each window its first minute, counted from 1970."""

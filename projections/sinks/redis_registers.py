@@ -1,6 +1,6 @@
 """Resume positions in Redis: a hash a viewer and film, in it the registers of each session; and a set of the films of each viewer."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from projections.changes import Change, Forget, Upsert
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_scripts import Script
+from schemas.log import EPOCH
 
 MERGE = Script(Path(__file__).parent / "lua" / "merge.lua")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 

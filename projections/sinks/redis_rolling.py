@@ -15,8 +15,9 @@ from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
 from projections.sinks.redis_packing import bucket_of, pack, pack_closed, read_still
 from projections.sinks.redis_scripts import Script
-from projections.sinks.redis_windows import EPOCH, SPANS, Rolling, Span
+from projections.sinks.redis_windows import SPANS, Rolling, Span
 from projections.sinks.sink import StoreUnavailable
+from schemas.log import EPOCH
 
 FOLDER = Path(__file__).parent / "lua"
 TICK, LEAVE, DRAIN = (Script(FOLDER / f"{name}.lua") for name in ("tick", "leave", "drain"))

@@ -1,12 +1,12 @@
 """The windows as the board in Redis keeps them: which buckets a minute lies in, and which windows share them."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
 from projections.leaderboard import WINDOWS, Window
+from schemas.log import EPOCH
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 MINUTE_MS = 60_000
 SPAN_NAMES = {timedelta(minutes=1): "minute", timedelta(hours=1): "hour", timedelta(days=1): "day"}

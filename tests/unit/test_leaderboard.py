@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from projections.changes import Increment, Upsert
 from projections.leaderboard import WINDOWS, hide_video, leaderboard
 from projections.sinks.redis_keys import Keys, shard_of
-from projections.sinks.redis_windows import EPOCH, NAMES, ROLLING, SPANS
+from projections.sinks.redis_windows import NAMES, ROLLING, SPANS
 from schemas.events import VideoDeleted, VideoViewed
+from schemas.log import EPOCH
 from tests.given import recorded
 
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2099, 12, 31)).map(lambda moment: moment.replace(tzinfo=UTC))
