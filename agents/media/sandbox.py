@@ -31,6 +31,10 @@ SIGNALLED = 128  # a shell's convention, kept by bubblewrap: 128 + the signal's 
 INTO_A_MOUNT = 'mount --make-rprivate /proc && mount --rbind / /proc/tty && cd / && exec chroot /proc/tty "$@"'
 IN_A_CHROOT = ("unshare", "--mount", "--propagation", "unchanged", "sh", "-c", INTO_A_MOUNT, "sh")
 
+# Bubblewrap asks to die with its parent only after it has begun, and a parent that is dead by then is never noticed. So what stands before
+# the program says that it is there and waits for a line: nobody is there to write it, and nothing runs.
+ONCE_TOLD = ("sh", "-c", 'echo && read -r go && exec "$@"', "sh")
+
 
 class SandboxUnavailable(Exception):
     """Bubblewrap or ffmpeg cannot run here, so no film is touched; the message says what to do."""
@@ -87,7 +91,7 @@ class Sandbox:
         out.mkdir(exist_ok=True)
         if os.geteuid() == 0:
             os.chown(out, NOBODY, NOBODY)
-        command = [*self.way_in, *_bubblewrap(job), *_limited(limits), program, *arguments]
+        command = [*self.way_in, *_bubblewrap(job), *_limited(limits), *ONCE_TOLD, program, *arguments]
         async with _process(command) as process:
             try:
                 errors = await asyncio.wait_for(_follow(process, out, limits, program, on_line), limits.wall_seconds)
@@ -184,7 +188,7 @@ def _limited(limits: Limits) -> list[str]:
 async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         # Each thread would reserve an arena of its own, and address space is what is limited.
@@ -205,11 +209,15 @@ async def _follow(
     process: asyncio.subprocess.Process, out: Path, limits: Limits, program: str, on_line: Callable[[str], None]
 ) -> str:
     """Read both outputs to their ends. Raises LimitExceeded when it goes quiet or writes too much."""
+    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     tail = asyncio.create_task(_tail(process.stderr))
     rest = b""
     try:
+        await process.stdout.readline()
+        process.stdin.write(b"go\n")
+        process.stdin.close()
         while True:
             try:
                 chunk = await asyncio.wait_for(process.stdout.read(65_536), limits.quiet_seconds)
