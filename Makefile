@@ -46,7 +46,7 @@ fix: ## format, and mend what ruff can mend
 
 test: ## every test on servers of its own; k=positions runs those that match
 	$(SETUP) test
-	$(PYTHON) -m pytest $(if $(k),-k "$(k)")
+	$(PYTHON) -m pytest $(if $(k),-k "$(k)",-n 2)
 
 chaos: ## kill and freeze everything under traffic, then compare with the log; s=everything seed=7 seconds=60
 	$(SETUP) test

@@ -4,41 +4,68 @@ import contextlib
 import itertools
 import os
 import threading
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from compose.local.stack import PROGRAMS, SERVERS
 from compose.settings import Settings
+from tests.dealing import Dealing, turn
 from tests.elsewhere import Elsewhere, build_wheel
-from tests.servers import Servers
+from tests.servers import Run, Servers
 
 RUN = pytest.StashKey[Servers]()
 FAILED = pytest.StashKey[bool]()
 SYSTEM = {*SERVERS, *PROGRAMS}
-ORDER = ("unit", "contract", "integration", "faults", "browser", "chaos")
 numbers = itertools.count(1)
+
+# How long an example takes is the machine's business, not the code's; a test as a whole has its time-out.
+hypothesis_settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The run's addresses go to the environment before any test module is imported: `settings()` then answers them."""
-    servers = config.stash[RUN] = Servers(os.environ.get("ET_SERVERS", "local"))
-    os.environ.update(servers.endpoints(servers.prefix))
+    """The run's addresses go to the environment before any test module is imported: `settings()` then answers them.
+
+    With `-n 2` two processes run the tests and a third one owns the run: it chooses the addresses, and it stops the servers.
+    """
+    if is_shared(config):
+        servers = Servers(Run(*config.workerinput["run"]), name=config.workerinput["workerid"])
+    else:
+        servers = Servers(os.environ.get("ET_SERVERS", "local"))
+    config.stash[RUN] = servers
+    os.environ.update(servers.endpoints(servers.run.prefix))
+
+
+def is_shared(config: pytest.Config) -> bool:
+    """Whether another process owns this run."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure_node(node: Any) -> None:
+    """A process that is to run tests is told whose servers."""
+    node.workerinput["run"] = tuple(node.config.stash[RUN].run)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Dealing:
+    config.option.loadscopereorder = False
+    return Dealing(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that need nothing first: meanwhile the servers start."""
-
-    def place(item: pytest.Item) -> int:
-        parts = item.path.relative_to(config.rootpath).parts
-        return next((ORDER.index(part) for part in parts if part in ORDER), len(ORDER))
-
-    items.sort(key=place)
+    items.sort(key=lambda item: turn(PurePosixPath(item.path.relative_to(config.rootpath))))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Starts what the chosen tests need, all at once, while the first tests run that need nothing."""
+    """Starts the servers that the chosen tests need, all at once, while the first tests run that need nothing.
+
+    Our own programs wait until somebody asks for the system: a worker that has nothing to do still asks Kafka all the time.
+    """
     asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    needed = SYSTEM if "system" in asked else {name for name in SERVERS if name in asked}
+    needed = {name for name in SERVERS if name in asked or "system" in asked}
     if needed and not session.config.option.collectonly:
         threading.Thread(target=_start_early, args=(session.config.stash[RUN], needed), daemon=True).start()
 
@@ -54,7 +81,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if servers := config.stash.get(RUN, None):
+    """Its owner ends a run, whatever became of the processes that ran the tests."""
+    if (servers := config.stash.get(RUN, None)) and not is_shared(config):
         servers.close(keep_logs=config.stash.get(FAILED, False))
 
 
@@ -84,9 +112,9 @@ kafka, postgres, redis, elasticsearch, s3 = map(_server, SERVERS)
 
 @pytest.fixture(scope="session")
 def system(servers: Servers) -> Settings:
-    """The whole system runs: gateway, worker and media worker on servers of the run. Returns its settings."""
+    """The whole system runs, one for all: gateway, worker and media worker on servers of the run. Returns its settings."""
     servers.need(SYSTEM)
-    return servers.settings(servers.prefix)
+    return servers.settings(servers.run.prefix)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ containers; `stack` takes those of a running `make up`, apart by their prefix, w
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -12,43 +13,49 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-from testcontainers.compose import DockerCompose
+from typing import Literal, NamedTuple, get_args
 
 from compose.local.ports import is_free
 from compose.local.stack import PORTS, PROGRAMS, ROOT, SERVERS, TWIN_OFFSET, Stack
 from compose.settings import Settings
-from tests.containers import start_containers
+from tests.containers import start_containers, stop_containers
 from tests.sweeping import sweep
 
 START_SECONDS = 400
 KEPT_LOGS = ROOT / "test-output" / "log"
 
+Kind = Literal["local", "docker", "stack"]
+
+
+class Run(NamedTuple):
+    """What the processes of a test run agree on: whose servers, in what folder, and the prefix of the one system that runs on them."""
+
+    kind: Kind
+    folder: str
+    prefix: str
+
 
 class Servers:
-    """The servers of one test run. Nothing starts before `need`; the addresses are known from the beginning."""
+    """The servers of one test run. Nothing starts before `need`; the addresses are known from the beginning.
 
-    def __init__(self, kind: str) -> None:
-        if kind not in ("local", "docker", "stack"):
-            raise ValueError(f"ET_SERVERS={kind}: it is local, docker or stack")
-        self.kind = kind
-        self.prefix = f"t{uuid.uuid4().hex[:6]}_"
-        self.stack = Stack(Path(tempfile.mkdtemp(prefix="entertainmenttime-")))
-        self.stack.folder.chmod(0o755)
-        self.containers: list[DockerCompose] = []
-        self.started: set[str] = set()
-        self.starting = threading.Lock()
-        ports = free_ports()
-        if kind == "stack":
-            running = Stack(ROOT / ".stack")
-            ports |= {name: port for name, port in running.ports.items() if name not in PROGRAMS}
-            shutil.copy(running.endpoints_file, self.stack.endpoints_file)
-        self.stack.ports_file.write_text(json.dumps(ports))
-        self.stack.lay_out()
+    A kind begins a new run. Several processes may share one: each server is started once, by whoever needs it first, and `close` is
+    the owner's. `prefix` begins all that a process of the tests makes there; `name` tells it from the others.
+    """
+
+    def __init__(self, run: Run | str, *, name: str = "") -> None:
+        self.run = run if isinstance(run, Run) else new_run(run)
+        self.stack = Stack(Path(self.run.folder))
+        self.prefix = f"{self.run.prefix}{name and f'{name}_'}"
+        self._started_file = self.stack.folder / "started.json"
+        self._lock_file = self.stack.folder / "starting.lock"
+
+    @property
+    def kind(self) -> Kind:
+        return self.run.kind
 
     def endpoints(self, prefix: str) -> dict[str, str]:
         """The environment of a program that is to talk to these servers."""
@@ -60,42 +67,72 @@ class Servers:
 
     def need(self, names: Collection[str]) -> None:
         """Returns when all of them answer; those that are not up yet start together."""
-        with self.starting:
-            missing = [name for name in (*SERVERS, *PROGRAMS) if name in names and name not in self.started]
+        with self._starting() as lock:
+            started = self._started()
+            missing = [name for name in (*SERVERS, *PROGRAMS) if name in names and name not in started]
             local = [name for name in missing if self.kind == "local" or name in PROGRAMS]
             containers = [name for name in missing if self.kind == "docker" and name in SERVERS]
             if containers:
-                self.containers.append(start_containers(containers, self.stack))
+                start_containers(containers, self.stack)
             if local:
-                self.order("up", *local)
-            self.started |= set(missing)
-
-    def order(self, *words: str) -> None:
-        """Raises RuntimeError with the stack's own words."""
-        done = subprocess.run(
-            [sys.executable, "-m", "compose.local", "--folder", str(self.stack.folder), *words],
-            cwd=ROOT,
-            env={**os.environ, "ET_PREFIX": self.prefix},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_SECONDS,
-        )
-        if done.returncode:
-            raise RuntimeError(f"the servers of the test run: {done.stdout.strip()} {done.stderr.strip()}")
+                self.order("up", *local, lock=lock)
+            if missing:
+                self._started_file.write_text(json.dumps([*started, *missing]))
 
     def close(self, *, keep_logs: bool) -> None:
         """Stops what was started and removes the data; the logs of a run that failed stay in `test-output/log`."""
-        if self.started:
-            self.order("down")
-        for containers in self.containers:
-            containers.stop()
+        if self._lock_file.exists():
+            with self._starting() as lock:
+                self.order("down", lock=lock)
+                if self.kind == "docker":
+                    stop_containers(self.stack)
         if self.kind == "stack":
-            asyncio.run(sweep(self.settings(self.prefix)))
+            asyncio.run(sweep(self.settings(self.run.prefix)))
         if keep_logs:
             shutil.rmtree(KEPT_LOGS, ignore_errors=True)
             shutil.copytree(self.stack.folder / "log", KEPT_LOGS)
         shutil.rmtree(self.stack.folder)
+
+    def _started(self) -> list[str]:
+        return json.loads(self._started_file.read_text()) if self._started_file.exists() else []
+
+    @contextmanager
+    def _starting(self) -> Iterator[int]:
+        """One thread of one process at a time. Yields what holds the lock: also in the hands of a command, should we die before it."""
+        with self._lock_file.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock.fileno()
+
+    def order(self, *words: str, lock: int | None = None) -> None:
+        """Raises RuntimeError with the stack's own words."""
+        done = subprocess.run(
+            [sys.executable, "-m", "compose.local", "--folder", str(self.stack.folder), *words],
+            cwd=ROOT,
+            env={**os.environ, "ET_PREFIX": self.run.prefix},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            pass_fds=[] if lock is None else [lock],
+        )
+        if done.returncode:
+            raise RuntimeError(f"the servers of the test run: {done.stdout.strip()} {done.stderr.strip()}")
+
+
+def new_run(kind: str) -> Run:
+    """A folder with free ports and fresh secrets, or those of the stack that runs, and a prefix that nobody else has."""
+    if kind not in get_args(Kind):
+        raise ValueError(f"ET_SERVERS={kind}: it is local, docker or stack")
+    folder = Path(tempfile.mkdtemp(prefix="entertainmenttime-"))
+    folder.chmod(0o755)
+    stack, ports = Stack(folder), free_ports()
+    if kind == "stack":
+        running = Stack(ROOT / ".stack")
+        ports |= {name: port for name, port in running.ports.items() if name not in PROGRAMS}
+        shutil.copy(running.endpoints_file, stack.endpoints_file)
+    stack.ports_file.write_text(json.dumps(ports))
+    stack.lay_out()
+    return Run(kind, str(folder), f"t{uuid.uuid4().hex[:6]}_")
 
 
 def free_ports() -> dict[str, int]:

@@ -118,7 +118,7 @@ def test_whatever_a_published_schema_allows_is_an_event(event: type[Event]) -> N
     is_valid = jsonschema.Draft202012Validator(schema).is_valid
 
     @given(allowed(schema, schema).filter(is_valid))
-    @hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @hypothesis_settings(max_examples=25, suppress_health_check=list(HealthCheck))
     def is_an_event(data: Any) -> None:
         event.model_validate_json(orjson.dumps(data))
 

@@ -281,9 +281,7 @@ class Belief:
 turns = st.builds(Turn, st.integers(0, 1), st.integers(1, 12), st.booleans(), st.one_of(st.none(), st.integers(0, 20)))
 
 
-@hypothesis_settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@hypothesis_settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(numbers=st.lists(st.integers(0, 59), min_size=1, max_size=20), course=st.lists(turns, max_size=12))
 async def test_any_batching_by_any_worker_with_any_suffix_again_and_any_crash_gives_the_same(
     store: Store, numbers: list[int], course: list[Turn]

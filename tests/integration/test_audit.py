@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("redis", "postgres")
 TINY = Limits(rows=3, leaving=2, worth_packing=1)
 SHARDS = 2
 quick = hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

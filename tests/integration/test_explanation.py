@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("redis", "postgres")
 
 FILMS = ("alien", "heat", "ran")
 quick = hypothesis_settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

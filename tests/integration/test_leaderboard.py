@@ -208,7 +208,7 @@ async def client(settings: Settings) -> AsyncIterator[Redis]:
 
 @pytest.mark.parametrize("shards", [1, 3])
 @given(actions=st.lists(st.one_of(appends, appends, folds, ticks, crashes, together), max_size=30))
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_all_six_windows_are_the_sum_of_their_buckets_whatever_happens(
     client: Redis, settings: Settings, shards: int, actions: list[Append | Fold | Tick | Crash | Together]
 ) -> None:

@@ -37,7 +37,6 @@ def test_whatever_is_sent_is_answered_as_the_document_says(system: Settings, met
 
     @hypothesis_settings(
         max_examples=6,
-        deadline=None,
         derandomize=True,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("postgres")
 FILMS = ("alien", "heat", "ran")
 LIVES: tuple[Callable[[str], Event], ...] = (announced, uploaded, transcoded, failed, deleted)
 quick = hypothesis_settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 trials = itertools.count()
 

@@ -12,6 +12,7 @@ from compose.connections import open_redis
 from compose.provisioning import Unprovisioned, check_redis, declared, provision, provision_tables, provision_topics
 from compose.settings import Settings
 from schemas.streams import Topic, streams
+from tests.servers import Servers
 
 VIEWS = Topic.model_validate(
     {"key": "view_id", "partitions": 3, "retention": "forever", "timestamps": "LogAppendTime", "once_within": "6h"}
@@ -75,14 +76,18 @@ async def test_every_contradiction_is_told_at_once(settings: Settings, kafka: No
             await provision_topics(settings, {"views": VIEWS})
 
 
-async def test_a_redis_that_may_evict_is_refused(settings: Settings, redis: None) -> None:
-    async with open_redis(settings) as client:
-        await client.config_set("maxmemory-policy", "allkeys-lru")
-        try:
-            with pytest.raises(Unprovisioned, match="maxmemory-policy noeviction"):
-                await check_redis(settings)
-        finally:
-            await client.config_set("maxmemory-policy", "noeviction")
+async def test_a_redis_that_may_evict_is_refused() -> None:
+    """One of its own: everybody else's is never one that may."""
+    servers = Servers("local")
+    try:
+        await asyncio.to_thread(servers.need, {"redis"})
+        settings = servers.settings(servers.prefix)
+        async with open_redis(settings) as client:
+            await client.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(Unprovisioned, match="maxmemory-policy noeviction"):
+            await check_redis(settings)
+    finally:
+        await asyncio.to_thread(servers.close, keep_logs=False)
 
 
 async def test_a_server_that_is_not_there_is_named(settings: Settings) -> None:

@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("postgres")
 LOG = LogIdentity("cluster", "topic", 6)
 NOW = EVENING + timedelta(minutes=37, seconds=12)
 quick = hypothesis_settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 trials = itertools.count()
 

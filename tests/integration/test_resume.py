@@ -75,7 +75,7 @@ def answer(memory: MemorySink, viewer_id: str, video_id: str) -> Stopped | None:
 
 
 @given(events=st.lists(updates, max_size=25), batch=st.integers(1, 25), shards=st.sampled_from([1, 3]))
-@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_answer_is_that_of_the_plain_fold(
     client: Redis, settings: Settings, events: list[PositionUpdated], batch: int, shards: int
 ) -> None:

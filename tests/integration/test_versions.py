@@ -1,6 +1,7 @@
 """The registry of versions: a switch is heard of, and what was known last holds while Postgres is away."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
-from projections.queries.versions import declared, open_versions, read_versions
+from projections.queries.versions import LOOK_AGAIN_SECONDS, declared, open_versions, read_versions
 from projections.sinks.sink import StoreUnavailable
 
 pytestmark = pytest.mark.usefixtures("postgres")
@@ -29,11 +30,15 @@ async def test_a_switch_is_heard_of_before_anybody_looks(pool: Any) -> None:
     await pool.execute(INSERT, "views", 4, "active")
     async with open_versions(pool) as versions:
         assert versions.active("views").number == 4
+        taken_seconds: list[float] = []
         for number in range(5, 9):
-            changed = versions.changed
+            changed, began = versions.changed, time.monotonic()
             await pool.execute("update versions set version = $1 where projection = 'views'", number)
-            await asyncio.wait_for(changed.wait(), 0.9)
+            await asyncio.wait_for(changed.wait(), 10)
+            taken_seconds.append(time.monotonic() - began)
             assert versions.active("views").number == number
+    # Whoever only looked would have been due to at the first one, and would wait a whole look for each other.
+    assert min(taken_seconds[1:]) < 0.9 * LOOK_AGAIN_SECONDS
 
 
 async def test_two_versions_of_a_projection_never_answer_at_once(pool: Any) -> None:

@@ -22,7 +22,7 @@ from tests.given import announced, deleted, transcoded, uploaded
 from tests.small_log import SMALL, START, SmallLog
 
 ONCE_WITHIN = timedelta(hours=6)
-quick = hypothesis_settings(max_examples=50, deadline=None)
+quick = hypothesis_settings(max_examples=50)
 
 
 class Said(NamedTuple):
