@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import cast
 
-from agents.decisions import MILLISECOND, Sighting, ahead, is_retry
+from agents.decisions import Sighting, ahead, is_retry
 from agents.parking import WAITS_BEHIND, Parked
 from projections.counting import COUNTS, Duplicate, FromTheFuture, Verdict
 from projections.projection import Refused
 from schemas.envelope import Decoded
 from schemas.events import Decision, VideoViewed
-from schemas.log import Place
+from schemas.log import MILLISECOND, Place
 
 FOLDED, DUPLICATE, FUTURE, DISCARDED = "folded", "duplicate", "future", "discarded"
 OUTCOMES: Mapping[type[Verdict], str] = {type(COUNTS): FOLDED, Duplicate: DUPLICATE, FromTheFuture: FUTURE}

@@ -16,12 +16,11 @@ from projections.counting import CLOCK_SKEW
 from schemas.envelope import decode
 from schemas.errors import Poison
 from schemas.events import Decision, Event, RecordDiscarded, RecordRetried, VideoViewed
-from schemas.log import Place, Recorded
+from schemas.log import MILLISECOND, Place, Recorded
 from schemas.streams import DECISIONS, Streams
 
 HOME = Partition(DECISIONS, 0)
 NOTHING: Sequence[int] = ()
-MILLISECOND = timedelta(milliseconds=1)
 
 
 Heard = Callable[[str], Sequence[tuple[int, RecordRetried | RecordDiscarded]]]

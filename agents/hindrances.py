@@ -1,13 +1,13 @@
 """What keeps a partition from being read although no server is down: a transaction that nobody ends, a stranger in the group."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 
-from agents.strangers import strangers_in
+from agents.strangers import Stranger, strangers_in
 from agents.transactions import open_transaction
 
 BLOCKED_SECONDS = 20.0  # far longer than a producer's transaction takes that is alive
@@ -19,6 +19,16 @@ class Blocked(NamedTuple):
     offset: int
     since: float
     behind: int
+
+
+def who_is_in(group: str, members: Iterable[Stranger]) -> list[str]:
+    """A sentence for each stranger in the group."""
+    return [
+        f"{member.client_id!r} at {member.host} is in the consumer group {group}, which is this projection's own, and was given "
+        f"{', '.join(f'{at.topic}/{at.partition}' for at in member.given) or 'nothing yet'}: nobody else folds what it was given; "
+        "stop it, or give it a group of its own"
+        for member in members
+    ]
 
 
 class Hindrances:
@@ -50,12 +60,7 @@ class Hindrances:
     async def strangers(self) -> list[str]:
         """A sentence for each stranger. Raises KafkaError."""
         found = await strangers_in(self._bootstrap, self._group)
-        told = [
-            f"{member.client_id!r} at {member.host} is in the consumer group {self._group}, which is this projection's own, and was given "
-            f"{', '.join(f'{at.topic}/{at.partition}' for at in member.given) or 'nothing yet'}: nobody else folds what it was given; "
-            "stop it, or give it a group of its own"
-            for member in found.members
-        ]
+        told = who_is_in(self._group, found.members)
         if found.committed:
             at, offset = min(found.committed.items())
             told.append(

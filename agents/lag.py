@@ -8,9 +8,12 @@ from elasticsearch import AsyncElasticsearch
 from redis.asyncio import Redis
 
 from agents.handover import Partition
+from agents.hindrances import who_is_in
 from agents.log_ends import open_log_ends
 from agents.readers import Seen, read_readers
+from agents.registry import is_ours, why_left_alone
 from agents.standing import State, state_of
+from agents.strangers import strangers_in
 from compose.settings import Settings
 from projections.queries.checkpoints import checkpoints_of
 from projections.queries.versions import Version, Versions, read_versions
@@ -40,6 +43,11 @@ class Lag(NamedTuple):
     @property
     def lag_events(self) -> int:
         return max(0, self.end_offset - self.next_offset)
+
+    @property
+    def is_unread(self) -> bool:
+        """Behind for longer than a rebalance takes, and no worker reads it."""
+        return self.worker is None and (self.lag_seconds or 0) > UNREAD_SECONDS
 
     @property
     def state(self) -> State:
@@ -77,7 +85,24 @@ async def lags(
             if next_offset < ends[Partition(*partition)]
         }
         appended = await log.appended_at(behind)
-    return list(_lags(folded, reached, ends, appended, await read_readers(pool), datetime.now(UTC)))
+    found = list(_lags(folded, reached, ends, appended, await read_readers(pool), datetime.now(UTC)))
+    unread = {(lag.projection, lag.version) for lag in found if lag.is_unread}
+    why = {
+        version.full_name: await _why_unread(version, settings, streams)
+        for version in folded
+        # A version that is built is folded by the command that builds it, which tells of itself.
+        if (version.projection, version.number) in unread and version.state != "building"
+    }
+    return [lag._replace(why=why.get(f"{lag.projection}_v{lag.version}")) if lag.is_unread else lag for lag in found]
+
+
+async def _why_unread(version: Version, settings: Settings, streams: Streams) -> str:
+    """Why no worker of ours reads a version's partitions, and the way out. Raises KafkaError."""
+    if not is_ours(version, streams):
+        return why_left_alone(version, streams)
+    group = settings.named(version.full_name)
+    strangers = who_is_in(group, (await strangers_in(settings.kafka_bootstrap, group)).members)
+    return "; ".join(strangers) or f"{version.full_name} is behind, and no worker reads it: start one"
 
 
 def _lags(
@@ -96,7 +121,4 @@ def _lags(
             if oldest is not None:
                 seconds = max(0.0, round((now - oldest).total_seconds(), 3))
             seen = readers.get((version.full_name, partition), Seen(None, None))
-            # A version that is built is folded by the command that builds it, which tells of itself.
-            if seen.worker is None and version.state != "building" and (seconds or 0) > UNREAD_SECONDS:
-                seen = Seen(None, f"{version.full_name} is behind on {partition}, and no worker reads it: start one")
             yield Lag(version.projection, version.number, topic, number, next_offset, ends[partition], seconds, *seen)

@@ -8,7 +8,6 @@ two leaves the name behind, and whoever comes next knows by it whether the step 
 import base64
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -17,7 +16,7 @@ from projections.projection import Projection
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import Step
 from schemas.envelope import Record
-from schemas.log import EPOCH, Place, moment_of
+from schemas.log import EPOCH, MILLISECOND, Place, moment_of
 
 WAITS_BEHIND = "waits-behind"
 AWAITS_DECISION = "awaits-decision"
@@ -207,7 +206,7 @@ def _parked(row: Mapping[str, Any]) -> Parked:
     record = KeptRecord(
         place.partition,
         place.offset,
-        (row["recorded_at"] - EPOCH) // timedelta(milliseconds=1),
+        (row["recorded_at"] - EPOCH) // MILLISECOND,
         row["key"],
         row["value"],
         [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],

@@ -241,12 +241,24 @@ def kept_up(versions: Versions, streams: Streams) -> list[Version]:
 
 
 def left_alone(versions: Versions, streams: Streams) -> list[str]:
-    """A sentence for each version that another release has to fold."""
+    """A sentence for each version that answers and that another release has to fold."""
     return [
-        f"{name} version {version.number} was made by fold {version.fold} and this release has fold "
-        f"{streams.projections[name].version}: it is left alone; `faust -A agents rebuild {name}` and then "
-        f"`faust -A agents switch {name}` bring its successor"
+        why_left_alone(version, streams)
         for name in streams.projections
         for version in versions.known(name)
         if version.state == "active" and not is_ours(version, streams)
     ]
+
+
+def why_left_alone(version: Version, streams: Streams) -> str:
+    """Of a version that another release has to fold, and the way out."""
+    name, number = version.projection, version.number
+    way_out = (
+        f"`faust -A agents rebuild {name}` and then `faust -A agents switch {name}` bring its successor"
+        if version.state == "active"
+        else f"`faust -A agents retire {name} --version {number}` drops it"
+    )
+    return (
+        f"{name} version {number} was made by fold {version.fold} and this release has fold "
+        f"{streams.projections[name].version}: it is left alone; {way_out}"
+    )

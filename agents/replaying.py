@@ -1,7 +1,7 @@
 """The log folded in memory, up to a moment or up to given places: what an answer about the past rests on, and what a store is proven by."""
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from agents.folding import Judged, judge
@@ -13,10 +13,8 @@ from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
-from schemas.log import EPOCH, Place
+from schemas.log import EPOCH, MILLISECOND, Place
 from schemas.streams import Streams
-
-MILLISECOND = timedelta(milliseconds=1)
 
 
 class Span(NamedTuple):

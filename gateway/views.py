@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from aiohttp import web
 from pydantic import Field
@@ -18,7 +18,7 @@ from projections.counting import CLOCK_SKEW
 from projections.sinks.sink import StoreUnavailable
 from schemas.bounds import EARLIEST, LATEST, Id, Moment, Seconds
 from schemas.events import VideoViewed
-from schemas.log import moment_of
+from schemas.log import MILLISECOND, moment_of
 
 UUID_VERSION_WITH_TIME = 7
 
@@ -76,7 +76,7 @@ def time_in(view_id: str, now: datetime) -> datetime | None:
     if parsed.version != UUID_VERSION_WITH_TIME:
         return None
     made_ms = parsed.int >> 80
-    if made_ms >= (LATEST - EARLIEST) // timedelta(milliseconds=1):
+    if made_ms >= (LATEST - EARLIEST) // MILLISECOND:
         return None
     made_at = moment_of(made_ms)
     return made_at if made_at <= now + CLOCK_SKEW else None

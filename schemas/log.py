@@ -13,6 +13,7 @@ import orjson
 SIGNATURE_BYTES = 12  # 96 bits: a token grants nothing but a wait, so short beats strong here
 MAX_TOKEN_LENGTH = 2_048
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Place(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import click
 from faust.cli import AppCommand, option
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from agents.commands.operating import name, name_or_all, names_of, operating
@@ -39,13 +39,16 @@ async def rebuild(self: AppCommand, name: str, rate: int | None, workers: int) -
             version = await Registry(stores.pool).begin(each, streams().projections[each])
             if not await build(stores, version, rate, workers):
                 return
+            _tell_ready(version)
 
 
 @app.command(name, rate, workers)
 async def resume(self: AppCommand, name: str, rate: int | None, workers: int) -> None:
     """Go on with a version that was paused, or whose rebuild was killed, from its checkpoints."""
     async with operating() as stores:
-        await build(stores, await Registry(stores.pool).building(name), rate, workers)
+        version = await Registry(stores.pool).building(name)
+        if await build(stores, version, rate, workers):
+            _tell_ready(version)
 
 
 @app.command(name)
@@ -59,37 +62,44 @@ async def pause(self: AppCommand, name: str) -> None:
 
 
 async def build(stores: Stores, version: Version, rate: int | None, workers: int) -> bool:
-    """With a bar on the screen; False when it was paused."""
+    """With a bar on the screen; False, in words, when it was paused."""
     rebuilding = Rebuilding(settings(), stores, version, workers=workers, rate=rate or 0)
     with bar(f"{version.projection} version {version.number}") as show:
         is_ready = await rebuilding.run(show)
-    words = (
-        f"is ready: `faust -A agents verify {version.projection}` compares it, `switch {version.projection}` lets it answer"
-        if is_ready
-        else f"is paused: `faust -A agents resume {version.projection}` goes on"
-    )
-    click.echo(f"{version.projection} version {version.number} {words}")
+    if not is_ready:
+        name = version.projection
+        click.echo(f"{name} version {version.number} is paused: `faust -A agents resume {name}` goes on")
     return is_ready
+
+
+def _tell_ready(version: Version) -> None:
+    name = version.projection
+    click.echo(
+        f"{name} version {version.number} is ready: `faust -A agents verify {name}` compares it, `switch {name}` lets it answer"
+    )
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[Progress], None]]:
-    """Yields what shows progress: events, percent, events a second, time left."""
+    """Yields what shows progress: percent, events, events a second lately, time left; in the end the time that it took."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]} events/s"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[count]} events, {task.fields[pace]} a second"),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Bar(*columns, console=console) as shown:
-        task = shown.add_task(title, total=None, pace="-")
+        task = shown.add_task(title, total=None, count="-", pace="-")
 
         def show(progress: Progress) -> None:
             shown.update(
-                task, total=progress.events, completed=progress.folded, pace=f"{progress.events_per_second:,.0f}"
+                task,
+                total=progress.events,
+                completed=progress.folded,
+                count=f"{progress.folded:,} of {progress.events:,}",
+                pace=f"{progress.events_per_second:,.0f}",
             )
 
         yield show

@@ -2,6 +2,7 @@
 
 import click
 from faust.cli import AppCommand
+from rich.console import Console
 
 from agents.commands.operating import name_or_all, names_of, operating
 from agents.commands.tables import show
@@ -13,11 +14,14 @@ from compose.settings import settings
 @app.command(name_or_all)
 async def verify(self: AppCommand, name: str) -> None:
     """Compare the newest ready version with the one that answers, both held at the same places of the log."""
+    console, are_equal = Console(stderr=True), True
     async with operating() as stores:
-        found = [await Verifying(settings(), stores).verify(each) for each in names_of(name)]
-        for verified in found:
+        for each in names_of(name):
+            with console.status(f"{each}: two versions are compared"):
+                verified = await Verifying(settings(), stores).verify(each)
             tell(verified)
-    if not all(verified.is_equal for verified in found):
+            are_equal = are_equal and verified.is_equal
+    if not are_equal:
         raise SystemExit(1)
 
 

@@ -15,7 +15,8 @@ from agents.stores import Stores
 from agents.supposing import Moved, films_of, moved
 from agents.worker import app
 from projections.all import PROJECTIONS
-from projections.queries.versions import Version
+from projections.queries.catalogue import Catalogue
+from projections.queries.versions import Version, Versions
 from projections.rule import Rule
 from schemas.streams import streams
 
@@ -53,7 +54,7 @@ async def what_if(
         registry = Registry(stores.pool)
         version = await registry.begin(name, streams().projections[name], rule.model_dump(mode="json"))
         if await build(stores, version, rate, workers):
-            await tell(stores, (await registry.versions()).active(name), version, rule, films)
+            await tell(stores, await registry.versions(), version, rule, films)
 
 
 def rule_of(watched_at_least: float | None, without_viewers: Path | None) -> Rule:
@@ -66,21 +67,25 @@ def rule_of(watched_at_least: float | None, without_viewers: Path | None) -> Rul
         raise SystemExit(f"Error: {'; '.join(error['msg'] for error in wrong.errors())}") from None
 
 
-async def tell(stores: Stores, active: Version, version: Version, rule: Rule, films: int) -> None:
+async def tell(stores: Stores, versions: Versions, version: Version, rule: Rule, films: int) -> None:
+    active = versions.active(version.projection)
     now, then = await films_of(stores, active), await films_of(stores, version)
+    first = moved(now, then, films)
+    known = await Catalogue(stores.pool, versions).find_many(film.video_id for film in first)
     show(
-        ("rank then", "rank now", "", "film", "views now", "views then", "difference"),
+        ("rank now", "rank then", "climbs", "film", "title", "views now", "views then", "difference"),
         (
             (
-                film.rank_then or "-",
                 film.rank_now or "-",
-                _arrow(film),
+                film.rank_then or "-",
+                _climbs(film),
                 film.video_id,
+                known[film.video_id].title if film.video_id in known else "",
                 film.views_now,
                 film.views_then,
                 film.views_then - film.views_now,
             )
-            for film in moved(now, then, films)
+            for film in first
         ),
     )
     counted_now, counted_then = sum(now.values()), sum(then.values())
@@ -92,7 +97,7 @@ async def tell(stores: Stores, active: Version, version: Version, rule: Rule, fi
     )
 
 
-def _arrow(film: Moved) -> str:
+def _climbs(film: Moved) -> str:
     if film.climbs is None:
         return "new" if film.rank_now is None else "gone"
     return f"{'+' if film.climbs > 0 else ''}{film.climbs}" if film.climbs else ""

@@ -4,7 +4,7 @@ A bucket that leaves is frozen in the step that moves the window's edge past it:
 change what leaves. So any worker may take the next slice out of the window, at any time, and none is taken twice.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from projections.sinks.redis_packing import bucket_of, pack, pack_closed, read_s
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import SPANS, Rolling, Span
 from projections.sinks.sink import StoreUnavailable
-from schemas.log import EPOCH
+from schemas.log import EPOCH, MILLISECOND
 
 FOLDER = Path(__file__).parent / "lua"
 TICK, LEAVE, DRAIN = (Script(FOLDER / f"{name}.lua") for name in ("tick", "leave", "drain"))
@@ -30,7 +30,7 @@ async def roll(redis: Redis, keys: Keys, now: datetime, limits: Limits) -> None:
 
     Raises StoreUnavailable when a window no longer holds what has to leave it.
     """
-    fields = await TICK.run(redis, [keys.state], [(now - EPOCH) // timedelta(milliseconds=1)])
+    fields = await TICK.run(redis, [keys.state], [(now - EPOCH) // MILLISECOND])
     state: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
     if not state:
         return

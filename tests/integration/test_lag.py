@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from agents.handover import Partition, Progress
 from agents.lag import Lag, lags
 from agents.log_reader import log_of
+from agents.registry import register_declared
 from agents.seen import SeenIdsOfWorker
 from agents.standing import Judged, Standing
 from agents.watchdog import Watchdog
@@ -105,3 +107,27 @@ async def test_nobody_is_woken_while_no_broker_answers_although_all_stand_still(
         await asyncio.wait([running])
     assert watching.judged[0].state == "stuck"
     assert told == []
+
+
+async def test_what_nobody_reads_is_told_with_who_takes_it_away_and_with_the_way_out(settings: Settings) -> None:
+    assert views.version > 1
+    await provision_log(settings)
+    await produce(settings, [viewed("view", "film")])
+    async with open_postgres(settings) as pool:
+        await register_declared(pool, streams())
+        insert = "insert into versions (projection, version, fold, shards, state) values ('views', 99, 1, 1, 'ready')"
+        await pool.execute(insert)
+    group = settings.named(views.full_name)
+    stranger = AIOKafkaConsumer(
+        settings.named("views"), bootstrap_servers=settings.kafka_bootstrap, group_id=group, client_id="reports"
+    )
+
+    async def told() -> dict[int, str]:
+        return {lag.version: lag.why for lag in await lags_of(settings, "views") if lag.why}
+
+    await stranger.start()
+    found = await until(told)
+    await stranger.stop()
+    assert "`faust -A agents retire views --version 99` drops it" in found[99]
+    assert f"'reports' at 127.0.0.1 is in the consumer group {group}" in found[views.version]
+    assert (await told())[views.version] == f"{views.full_name} is behind, and no worker reads it: start one"

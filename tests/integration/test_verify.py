@@ -16,7 +16,8 @@ from projections.rule import Rule
 from schemas.events import Event, VideoViewed
 from schemas.streams import streams
 from tests.given import EVENING, announced, deleted, uploaded
-from tests.working import produce, producing, provision_log
+from tests.servers import Servers
+from tests.working import command, produce, producing, provision_log
 
 pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsearch"), pytest.mark.timeout(300)]
 
@@ -123,3 +124,18 @@ async def test_a_version_with_a_rule_counts_less_says_what_moves_and_still_adds_
         assert verified.different
         account = verified.accounts[version.number]
         assert (account.accepted, account.ruled_out, account.views_held, account.adds_up) == (16, 14, 16, True)
+
+
+async def test_what_if_tells_which_films_would_move_by_their_titles(
+    settings: Settings, servers: Servers, stores: Stores
+) -> None:
+    seen = [view(n, watched_seconds=40.0 if n % 3 else 5.0) for n in range(30)]
+    await produce(settings, [announced("alien", "Alien"), announced("heat", "Heat"), announced("ran", "Ran"), *seen])
+    for projection in ("catalogue", "statistics"):
+        await fold(settings, stores, declared(projection))
+    said = await command(settings, servers, "what-if", "statistics", "--watched-at-least", "30", "--workers", "1")
+    alien, heat = (next(line for line in said.splitlines() if title in line) for title in ("Alien", "Heat"))
+    assert [cell.strip() for cell in alien.split("│")[1:-1]] == ["3", "-", "gone", "alien", "Alien", "10", "0", "-10"]
+    assert [cell.strip() for cell in heat.split("│")[1:-1]] == ["2", "2", "", "heat", "Heat", "10", "10", "0"]
+    assert "20 views of 2 films count instead of 30 of 3 (-33.3%)" in said
+    assert "verify" not in said, "who counts by another rule is not the same"
