@@ -216,7 +216,7 @@ class Reading(Service):
         await self._end([name for name in self._held if name not in wanted])
         for name, version in wanted.items():
             if name not in self._held:
-                self._held[name] = self._begin(version)
+                self._held[name] = self._begin(version, asyncio.Event())
             if version.is_held:
                 self._held[name].may_fold.clear()
             else:
@@ -224,9 +224,8 @@ class Reading(Service):
         for words in left_alone(self._versions, streams()):
             logger.warning("another release has to fold it", why=words)
 
-    def _begin(self, version: Version) -> Held:
+    def _begin(self, version: Version, may_fold: asyncio.Event) -> Held:
         sink = self._stores.sink(version)
-        may_fold = asyncio.Event()
         reader = new_reader(
             folded_as(version),
             sink,
@@ -285,7 +284,7 @@ class Reading(Service):
                     self._watchdog.restarted(name)
                     WATCHDOG_RESTARTS.labels(held.version.projection).inc()
                     await self._end([name])
-                    self._held[name] = self._begin(held.version)
+                    self._held[name] = self._begin(held.version, held.may_fold)
 
     async def _store_answers(self, held: Held, stuck: list[Judged]) -> bool:
         checkpoints = self._stores.checkpoints(held.version)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compose.local.stack import ROOT
 from compose.settings import Settings
 from schemas.events import VideoViewed
 from tests.servers import Servers
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.usefixtures("kafka", "postgres", "redis", "elasticsear
 
 FILMS = [f"film-{i}" for i in range(20)]
 PART = 3_000
+HANGING = Path(__file__).parent / "hanging"
 
 
 def some_views(part: int) -> list[VideoViewed]:
@@ -94,3 +96,22 @@ async def test_a_worker_that_was_frozen_and_overtaken_writes_nothing_when_it_tha
         expected = what_counts([*chain(*parts)])
         assert await settled(settings, expected) == Totals(expected, expected, expected)
         assert [one.process.poll(), two.process.poll()] == [None, None]
+
+
+async def test_a_reader_that_hangs_is_begun_again_and_folds_all_that_is_left(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    await provision_log(settings)
+    hangs = tmp_path / "hangs"
+    injected = {"PYTHONPATH": f"{HANGING}:{ROOT}", "HANGS": str(hangs)}
+    with working(settings, servers, tmp_path, "one", **injected) as (worker,):
+        await produce(settings, some_views(0))
+        first = what_counts(some_views(0))
+        assert await settled(settings, first) == Totals(first, first, first)
+        hangs.touch()
+        await produce(settings, some_views(1))
+        expected = what_counts(some_views(0) + some_views(1))
+        assert await settled(settings, expected) == Totals(expected, expected, expected)
+        assert not hangs.exists()
+        assert "a reader is stuck and is started again" in worker.said
+        assert worker.process.poll() is None

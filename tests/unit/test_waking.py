@@ -56,13 +56,10 @@ class Woken(Reading):
         self._changing = asyncio.Lock()
         self._watchdog = Watchdog()
         self._held = {}
-        self._held["views"] = self._begin(declared("views"))
 
-    def _begin(self, version: Version) -> Held:
+    def _begin(self, version: Version, may_fold: asyncio.Event) -> Held:
         self.begun.append(version.projection)
         running = asyncio.create_task(asyncio.Event().wait())
-        may_fold = asyncio.Event()
-        may_fold.set()
         return Held(version, cast(Any, Reader()), cast(Any, None), cast(Any, running), may_fold)
 
 
@@ -76,7 +73,9 @@ def stuck() -> Judged:
 @pytest.fixture
 async def woken() -> AsyncIterator[Woken]:
     woken = Woken()
-    woken._held = {declared("views").full_name: held for held in woken._held.values()}
+    name = declared("views").full_name
+    woken._held[name] = woken._begin(declared("views"), asyncio.Event())
+    woken._held[name].may_fold.set()
     yield woken
     for held in woken._held.values():
         held.running.cancel()
@@ -89,6 +88,13 @@ async def test_a_reader_that_stands_still_is_ended_and_begun_again(woken: Woken)
     assert first.running.cancelled()
     assert not second.running.done()
     assert woken.begun == ["views"] * 2
+
+
+async def test_a_reader_that_is_begun_again_may_fold(woken: Woken) -> None:
+    await woken._wake([stuck()])
+    (second,) = woken._held.values()
+    assert second.may_fold.is_set()
+    assert [standing.reason for standing in woken._standings()] == [None]
 
 
 async def test_a_reader_whose_store_is_away_is_left_to_wait(woken: Woken) -> None:
