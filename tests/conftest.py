@@ -15,7 +15,7 @@ from compose.local.stack import PROGRAMS, SERVERS
 from compose.settings import Settings
 from tests.dealing import Dealing, turn
 from tests.elsewhere import Elsewhere, build_wheel
-from tests.servers import Run, Servers
+from tests.servers import MARK, Run, Servers
 
 RUN = pytest.StashKey[Servers]()
 FAILED = pytest.StashKey[bool]()
@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         servers = Servers(os.environ.get("ET_SERVERS", "local"))
     config.stash[RUN] = servers
-    os.environ.update(servers.endpoints(servers.run.prefix))
+    os.environ.update(servers.endpoints(servers.run.prefix) | {MARK: servers.run.folder})
 
 
 def is_shared(config: pytest.Config) -> bool:

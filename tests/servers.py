@@ -15,9 +15,11 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
+
+import psutil
 
 from compose.local.ports import is_free
 from compose.local.stack import PORTS, PROGRAMS, ROOT, SERVERS, TWIN_OFFSET, Stack
@@ -26,6 +28,8 @@ from tests.containers import start_containers, stop_containers
 from tests.sweeping import sweep
 
 START_SECONDS = 400
+LEAVE_SECONDS = 30
+MARK = "TEST_RUN"  # in the environment of every process of a run: its folder
 KEPT_LOGS = ROOT / "test-output" / "log"
 
 Kind = Literal["local", "docker", "stack"]
@@ -81,6 +85,7 @@ class Servers:
 
     def close(self, *, keep_logs: bool) -> None:
         """Stops what was started and removes the data; the logs of a run that failed stay in `test-output/log`."""
+        end_all_of(self.run)
         if self._lock_file.exists():
             with self._starting() as lock:
                 self.order("down", lock=lock)
@@ -108,7 +113,7 @@ class Servers:
         done = subprocess.run(
             [sys.executable, "-m", "compose.local", "--folder", str(self.stack.folder), *words],
             cwd=ROOT,
-            env={**os.environ, "ET_PREFIX": self.run.prefix},
+            env={**os.environ, "ET_PREFIX": self.run.prefix, "STACK_FOLDER": str(self.stack.folder)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -133,6 +138,25 @@ def new_run(kind: str) -> Run:
     stack.ports_file.write_text(json.dumps(ports))
     stack.lay_out()
     return Run(kind, str(folder), f"t{uuid.uuid4().hex[:6]}_")
+
+
+def end_all_of(run: Run) -> None:
+    """Ends what a process of the tests began and left, as it was itself killed: a worker, a command, the supervisor of another stack."""
+    left = [process for process in psutil.process_iter() if is_of(run, process) and process.pid != os.getpid()]
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in left:
+            with suppress(psutil.Error):
+                end(process)
+        left = psutil.wait_procs(left, timeout=LEAVE_SECONDS)[1]
+
+
+def is_of(run: Run, process: psutil.Process) -> bool:
+    """The stack's own processes, which it stops in order, have a mark of their own beside."""
+    try:
+        told = process.environ()
+    except psutil.Error:
+        return False
+    return told.get(MARK) == run.folder and told.get("STACK_FOLDER") != run.folder
 
 
 def free_ports() -> dict[str, int]:
