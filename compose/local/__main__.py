@@ -47,10 +47,11 @@ def up(stack: Stack, names: tuple[str, ...], servers_only: bool) -> None:
 
 
 @main.command()
+@click.argument("names", nargs=-1, type=click.Choice((*SERVERS, *PROGRAMS)))
 @click.pass_obj
-def down(stack: Stack) -> None:
-    """Stop everything; the data stay."""
-    client.stop_all(stack, console)
+def down(stack: Stack, names: tuple[str, ...]) -> None:
+    """Stop everything; NAMES: only these. The data stay."""
+    client.stop(stack, names, console)
 
 
 @main.command()
@@ -81,7 +82,7 @@ def logs(stack: Stack, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def clean(stack: Stack) -> None:
     """Stop everything and drop the data; fetched programs stay."""
-    client.stop_all(stack, console)
+    client.stop(stack, (), console)
     for place in stack.folder.glob("*"):
         if place.name not in ("opt", "setup.lock"):
             shutil.rmtree(place) if place.is_dir() else place.unlink()

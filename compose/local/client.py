@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,13 @@ def ask_status(stack: Stack) -> dict[str, dict[str, Any]]:
     return kept
 
 
-def stop_all(stack: Stack, console: Console) -> None:
-    """Also what a killed supervisor left behind."""
+def stop(stack: Stack, names: Sequence[str], console: Console) -> None:
+    """These; without `names` everything, also what a killed supervisor left behind."""
     if connection := connect(stack):
-        for line in talk(connection, {"do": "down"}):
+        for line in talk(connection, {"do": "down", "names": list(names)}):
             if line.get("state") == "down":
                 console.print(f" {MARKS['down']} {line['name']:<14} down")
-    elif stack.run.exists():
+    elif stack.run.exists() and not names:
         end_forgotten(stack)
         for left in (stack.pid_file("supervisor"), stack.run / "supervisor.sock"):
             left.unlink(missing_ok=True)

@@ -174,7 +174,7 @@ class Supervisor:
                     await self.carry_out(self.up(order["names"], tell), reader)
             elif order.get("do") == "down":
                 async with self.busy:
-                    await self.down(list(self.kept), tell)
+                    await self.down(order["names"] or list(self.kept), tell)
         except CannotStart as failure:
             say(str(failure))
             ending = {"failed": str(failure)}

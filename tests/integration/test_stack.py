@@ -102,6 +102,16 @@ def test_down_leaves_no_process_and_no_pid_file(stack: Stack) -> None:
     assert list(stack.run.iterdir()) == []
 
 
+def test_down_stops_what_is_named_and_leaves_the_rest_up(stack: Stack) -> None:
+    order(stack, "up", "redis", "s3")
+    first = pid_of(stack, "s3")
+    assert order(stack, "down", "redis").returncode == 0
+    assert not stack.pid_file("redis").exists()
+    assert pid_of(stack, "s3") == first
+    assert psutil.pid_exists(first)
+    assert order(stack, "up", "redis").returncode == 0
+
+
 def test_down_also_ends_what_a_killed_supervisor_left(stack: Stack) -> None:
     order(stack, "up", "redis")
     os.kill(pid_of(stack, "supervisor"), signal.SIGKILL)
