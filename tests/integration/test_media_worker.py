@@ -22,6 +22,7 @@ from agents.media.sandbox import open_sandbox
 from agents.media.transcoder import MOST_ATTEMPTS, Transcoder
 from agents.media.worker import Tidying, Worker
 from compose.connections import open_postgres
+from compose.local.probes import http_answers
 from compose.log import EventLog, open_log
 from compose.provisioning import provision_bucket, provision_tables, provision_topics
 from compose.settings import Settings
@@ -40,6 +41,7 @@ from schemas.events import (
 from schemas.streams import streams
 from tests.catalogue import Rows, open_rows, source_of
 from tests.films import film, see
+from tests.servers import free_port
 
 DEADLINE_SECONDS = 60.0
 LEASE_SECONDS = 600.0
@@ -128,7 +130,7 @@ async def transcode(media: Media) -> Job:
 
 
 @asynccontextmanager
-async def process(media: Media, lease_seconds: float) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(media: Media, lease_seconds: float, *, port: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m agents.media` as it runs in the stack."""
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -139,6 +141,7 @@ async def process(media: Media, lease_seconds: float) -> AsyncIterator[asyncio.s
             **os.environ,
             "ET_PREFIX": media.settings.prefix,
             "ET_MEDIA_LEASE_SECONDS": str(lease_seconds),
+            "ET_MEDIA_METRICS_PORT": str(port),
             "TMPDIR": str(media.scratch),
         },
     )
@@ -375,9 +378,13 @@ async def test_a_store_that_is_away_costs_no_film_that_is_made(media: Media, tmp
 
 async def test_two_workers_share_the_films(media: Media, tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", seconds=2)
-    for number in range(4):
-        await media.upload(f"film-{number}", path)
-    async with process(media, lease_seconds=30), process(media, lease_seconds=30):
+    first, second = free_port(), free_port()
+    async with process(media, lease_seconds=30, port=first), process(media, lease_seconds=30, port=second):
+        # Both: one that starts sooner, by as much as a busy machine takes for it, would have made them all.
+        await until(lambda: http_answers(first, "/live"))
+        await until(lambda: http_answers(second, "/live"))
+        for number in range(4):
+            await media.upload(f"film-{number}", path)
         await until(lambda: media.pool.fetchval("select count(*) = 4 from leases where finished_at is not null"))
     workers = await media.pool.fetch("select distinct worker from leases")
     assert len(workers) == 2
