@@ -1,7 +1,8 @@
 """How a run of several processes deals the tests out: which stay together, and which begin first.
 
 A file stays together, since its tests share what is dear to make, such as a worker that folds all the while. So do those that share
-more: the one system, with the films that the browser shows of it, and the environment of another service.
+more: the one system, with the films that the browser shows of it, and the environment of another service. Those that start servers of
+their own do it one after the other: the machine has the run's to bear as well.
 """
 
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ UNAIDED = (
 # Then what takes longest, so that none of it is left to one process while the other has nothing more to do.
 LONGEST = (
     "tests/chaos/",
+    "tests/faults/test_servers.py",
     "tests/faults/",
     "tests/integration/test_worker.py",
     "tests/integration/test_freshness.py",
@@ -32,6 +34,8 @@ SYSTEM = ("tests/integration/test_openapi.py", "tests/integration/test_readme.py
 FIRST = (*UNAIDED, *LONGEST, *SYSTEM)
 TOGETHER = {
     **dict.fromkeys(SYSTEM, "the system"),
+    "tests/chaos/": "servers of its own",
+    "tests/faults/test_servers.py": "servers of its own",
     "tests/contract/test_wheel.py": "another service",
     "tests/integration/test_producing.py": "another service",
 }
