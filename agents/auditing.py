@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from agents.left import Left, left_by
 from agents.replaying import Replay
+from agents.stores import folded_as
 from projections.changes import Append, Change, Increment
-from projections.leaderboard import leaderboard
 from projections.queries.board import Board, read_board
 from projections.queries.statistics import BY_NAME, TABLES, start_of
 from projections.queries.still import Still
@@ -16,7 +17,6 @@ from projections.queries.versions import Version
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.redis_keys import shard_of
 from projections.sinks.redis_windows import MINUTE
-from projections.statistics import statistics
 from schemas.log import EPOCH, Place
 
 READ_AT_ONCE = 5_000
@@ -57,29 +57,31 @@ class Auditing:
         differing: list[Difference] = []
         for shard, keys in enumerate(version.keys(self._prefix)):
             board = await read_board(self._redis, keys, windows)
-            differing += _board_differences(board, await self._still(board, shard, version.shards))
+            differing += _board_differences(board, await self._still(board, version, shard))
             widest = max(board.windows.values(), key=lambda counted: sum(counted.values()))
             films, views = films + len(widest), views + sum(widest.values())
             places = min(places or board.places, board.places)
         return Audit(version.full_name, films, views, places, differing)
 
-    async def _still(self, board: Board, shard: int, shards: int) -> Still:
+    async def _still(self, board: Board, version: Version, shard: int) -> Still:
         still = Still(board.edges)
 
         def write(change: Change) -> None:
-            if not isinstance(change, Append) and shard_of(change.key["video_id"], shards) == shard:
+            if not isinstance(change, Append) and shard_of(change.key["video_id"], version.shards) == shard:
                 still.write(change)
 
         edge = min(board.edges.values())
         occurred_from = EPOCH + edge * MINUTE if edge else None
         spans = await self._replay.spans_to(board.places, occurred_from=occurred_from)
-        await self._replay.fold(leaderboard, spans, write)
+        # Later than the board: what was left since lies behind its places.
+        left = await left_by(self._pool, version, board.steps)
+        await self._replay.fold(folded_as(version), spans, write, left=left)
         return still
 
     async def statistics(self, version: Version, timeframe: str) -> Audit:
         """The hours and days from the beginning of a window on."""
         from_ = start_of(BY_NAME[timeframe], datetime.now(UTC))
-        held, places = await self._aggregates(version, from_)
+        held, places, left = await self._aggregates(version, from_)
         counted: dict[str, dict[Any, int]] = {table: {} for table in held}
 
         def write(change: Change) -> None:
@@ -89,15 +91,15 @@ class Auditing:
                     counted[change.table][at] = counted[change.table].get(at, 0) + change.by
 
         spans = await self._replay.spans_to(places, occurred_from=from_)
-        await self._replay.fold(statistics, spans, write)
+        await self._replay.fold(folded_as(version), spans, write, left=left)
         differing = [d for table in sorted(held) for d in _differences(table, held[table], counted[table])]
         films = {video_id for video_id, _ in held["daily"]}
         return Audit(version.full_name, len(films), sum(held["daily"].values()), places, differing)
 
     async def _aggregates(
         self, version: Version, from_: datetime | None
-    ) -> tuple[dict[str, dict[Any, int]], list[Place]]:
-        """The rows and the checkpoints as of one moment: they move in one transaction."""
+    ) -> tuple[dict[str, dict[Any, int]], list[Place], Left]:
+        """The rows, the checkpoints, and what was left, as of one moment: they move in one transaction."""
         held: dict[str, dict[Any, int]] = {}
         with reaching_postgres():
             async with (
@@ -109,11 +111,12 @@ class Auditing:
                     version.projection,
                     version.number,
                 )
+                left = await left_by(connection, version)
                 for table in TABLES.values():
                     sql = f"select video_id, start, views from {version.table(table)} where $1::timestamptz is null or start >= $1"
                     cursor = connection.cursor(sql, from_, prefetch=READ_AT_ONCE)
                     held[table] = {(row[0], row[1]): row[2] async for row in cursor}
-        return held, [Place(*row) for row in rows]
+        return held, [Place(*row) for row in rows], left
 
 
 def _board_differences(board: Board, still: Still) -> Iterator[Difference]:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import cast
 
-from agents.decisions import Sighting, ahead, is_retry
+from agents.decisions import Ruling, Sighting, ahead, is_retry
 from agents.parking import WAITS_BEHIND, Parked
 from projections.counting import COUNTS, Duplicate, FromTheFuture, Verdict
 from projections.projection import Refused
 from schemas.envelope import Decoded
-from schemas.events import Decision, VideoViewed
-from schemas.log import MILLISECOND, Place
+from schemas.events import VideoViewed
+from schemas.log import MILLISECOND, Place, moment_of
 
 FOLDED, DUPLICATE, FUTURE, DISCARDED = "folded", "duplicate", "future", "discarded"
 OUTCOMES: Mapping[type[Verdict], str] = {type(COUNTS): FOLDED, Duplicate: DUPLICATE, FromTheFuture: FUTURE}
@@ -40,23 +40,23 @@ class Deciding:
         """The rows that are no longer as they were."""
         return [row for offset, row in self.rows.items() if row != self._before[offset]]
 
-    def decide(self, decision: Decision, at: int) -> None:
+    def decide(self, ruling: Ruling) -> None:
         """What was never parked, or is decided already, is not touched; what waits behind another comes by itself."""
-        row = self.rows.get(Place.of(decision.record).offset)
+        decision, row = ruling.decision, self.rows.get(ruling.place.offset)
         if row is None or row.outcome is not None:
             return
         if not is_retry(decision):
-            self._put(row._replace(outcome=DISCARDED, decided_by=at, waits_for=None))
-            self._release(row, at, judged_to=0)
+            self._put(_decided(row, DISCARDED, ruling))
+            self._release(row, ruling, judged_to=0)
         elif row.reason != WAITS_BEHIND:
             found = self._read(row)
             if isinstance(found, Parked):
                 self._put(row._replace(reason=found.reason, detail=found.detail))
             else:
                 self._put(row._replace(reason=WAITS_BEHIND))
-                self._release(row, at, decision.judged_to)
+                self._release(row, ruling, decision.judged_to)
 
-    def _release(self, decided: Parked, at: int, judged_to: int) -> None:
+    def _release(self, decided: Parked, ruling: Ruling, judged_to: int) -> None:
         """Fold what can be folded now, in the order of the log, up to the next record that cannot."""
         key = decided.record.key
         chain = [
@@ -77,18 +77,23 @@ class Deciding:
                     first = row._replace(reason=found.reason, detail=found.detail, waits_for=None)
                     self._put(first)
                 else:
-                    self._fold(row, found, at, judged_to)
+                    self._fold(row, found, ruling, judged_to)
 
-    def _fold(self, row: Parked, decoded: Decoded, at: int, judged_to: int) -> None:
+    def _fold(self, row: Parked, decoded: Decoded, ruling: Ruling, judged_to: int) -> None:
         verdict = self._judge(decoded, judged_to, self.rows)
         if verdict is COUNTS:
             self.counted.append(decoded)
         else:
             self.refused.append(Refused(cast(VideoViewed, decoded.event), decoded.recorded, verdict))
-        self._put(row._replace(outcome=OUTCOMES[type(verdict)], decided_by=at, waits_for=None))
+        self._put(_decided(row, OUTCOMES[type(verdict)], ruling))
 
     def _put(self, row: Parked) -> None:
         self.rows[row.place.offset] = row
+
+
+def _decided(row: Parked, outcome: str, ruling: Ruling) -> Parked:
+    decided_at = moment_of(ruling.recorded_at_ms)
+    return row._replace(outcome=outcome, decided_by=ruling.at, decided_at=decided_at, waits_for=None)
 
 
 def waiting(row: Parked, behind: Place) -> Parked:

@@ -8,31 +8,20 @@ from typing import NamedTuple
 import structlog
 
 from agents.deciding import Deciding, Judge, all_count, judge_by
-from agents.decisions import HOME, DecisionsSource, Sighting, is_decision, is_retry
+from agents.decisions import HOME, DecisionsSource, Ruling, Sighting, is_decision, is_retry
 from agents.handover import Batch, Partition
 from agents.parking import NotYet, Parked, Parking
 from agents.reading import read_records
 from projections.projection import Projection
 from projections.sinks.sink import ChangeRefused, Sink
 from schemas.envelope import Decoded
-from schemas.events import Decision, VideoViewed
+from schemas.events import VideoViewed
 from schemas.log import Place
 from schemas.streams import streams
 
 MOST_AT_ONCE = 500  # decisions in a step
 
 logger = structlog.get_logger(__name__)
-
-
-class Ruling(NamedTuple):
-    """A decision at its place in the topic of decisions."""
-
-    decision: Decision
-    at: int
-
-    @property
-    def place(self) -> Place:
-        return Place.of(self.decision.record)
 
 
 class Run(NamedTuple):
@@ -75,7 +64,7 @@ class DecisionFolding:
     def _runs(self, batch: Batch) -> Iterator[Run]:
         read = read_records(batch.records, batch.partition, 1)
         rulings = [
-            Ruling(item.event, item.recorded.place.offset)
+            Ruling(item.event, item.recorded.place.offset, item.recorded.recorded_at_ms)
             for item in read.decoded
             if is_decision(item.event)
             and self._projection.name in item.event.projections
@@ -159,7 +148,7 @@ class DecisionFolding:
 
             deciding = Deciding(rows, ordered=topic.ordered, read=read, judge=judge)
             for ruling in run.rulings:
-                deciding.decide(*ruling)
+                deciding.decide(ruling)
             written = [*deciding.changed, *run.strays]
             return (await turn.write_down(written) if written else None), deciding
 

@@ -23,8 +23,25 @@ HOME = Partition(DECISIONS, 0)
 NOTHING: Sequence[int] = ()
 
 
-Heard = Callable[[str], Sequence[tuple[int, RecordRetried | RecordDiscarded]]]
-"""Tells every decision about a record, with its offset."""
+class Ruling(NamedTuple):
+    """A decision at its place in the topic of decisions."""
+
+    decision: RecordRetried | RecordDiscarded
+    at: int
+    recorded_at_ms: int
+
+    @property
+    def place(self) -> Place:
+        """That of the record."""
+        return Place.of(self.decision.record)
+
+    def discards(self, place: Place) -> bool:
+        """Whether the record at `place` is the one that it is about, and is never folded."""
+        return not is_retry(self.decision) and self.decision.record == place.id
+
+
+Heard = Callable[[str], Sequence[Ruling]]
+"""Tells every decision about a record."""
 
 
 class Sighting(NamedTuple):
@@ -56,7 +73,9 @@ class DecisionsOfWorker:
         self._partitions = partitions
         self._decided: dict[tuple[str, Partition], list[int]] = defaultdict(list)
         self._newest: dict[tuple[str, str], int] = {}
-        self._about: dict[str, list[tuple[int, RecordRetried | RecordDiscarded]]] = defaultdict(list)
+        self._about: dict[str, list[Ruling]] = defaultdict(list)
+        self._of_partition: dict[tuple[str, Partition], dict[int, Ruling]] = defaultdict(dict)
+        self._rulings: dict[int, Ruling] = {}
         self._read_to = 0
         self._reading = asyncio.Lock()
         self._begun = 0
@@ -82,9 +101,17 @@ class DecisionsOfWorker:
         offsets = self._decided.get((projection, partition), NOTHING)
         return offsets[bisect_left(offsets, from_offset) : bisect_left(offsets, to_offset)]
 
-    def about(self, record: str) -> Sequence[tuple[int, RecordRetried | RecordDiscarded]]:
-        """Every decision about the record with its offset, the oldest first."""
+    def about(self, record: str) -> Sequence[Ruling]:
+        """Every decision about the record, the oldest first."""
         return self._about.get(record, ())
+
+    def at(self, offset: int) -> Ruling | None:
+        """The decision that lies there."""
+        return self._rulings.get(offset)
+
+    def newest_of(self, projection: str, partition: Partition) -> Mapping[int, Ruling]:
+        """By its offset each record of the partition that was decided about for the projection, with the newest decision."""
+        return self._of_partition.get((projection, partition), {})
 
     def newest(self, projection: str, record: str) -> int | None:
         """The offset of the newest decision about the record."""
@@ -118,13 +145,16 @@ class DecisionsOfWorker:
 
     def _learn(self, record: Any) -> None:
         try:
-            decision = decode(record, DECISIONS).event
+            decision, recorded = decode(record, DECISIONS)
         except Poison:
             return
         if is_decision(decision):
-            place = Place.of(decision.record)
-            self._about[decision.record].append((record.offset, decision))
+            ruling = Ruling(decision, record.offset, recorded.recorded_at_ms)
+            place = ruling.place
+            self._about[decision.record].append(ruling)
+            self._rulings[record.offset] = ruling
             for projection in decision.projections:
+                self._of_partition[projection, Partition(*place[:2])][place.offset] = ruling
                 is_first = (projection, decision.record) not in self._newest
                 self._newest[projection, decision.record] = record.offset
                 # What only waited had nothing wrong with it: at its place it is folded, or waits again.

@@ -3,17 +3,23 @@
 from collections import Counter
 from datetime import datetime
 
+from agents.decisions import HOME
+from agents.left import Left
 from agents.replaying import Replay
+from agents.stores import folded_as
 from projections.changes import Append, Change
 from projections.queries.explanation import TOPIC, Explanation
-from projections.views import views
+from projections.queries.versions import Version
 from schemas.log import Place
 
 COUNTED = "counted"
 
 
-async def in_log(replay: Replay, explanation: Explanation) -> Counter[str]:
-    """The film's views in the window, by what became of them: `counted`, or the reason. Raises StoreUnavailable."""
+async def in_log(replay: Replay, explanation: Explanation, version: Version, left: Left) -> Counter[str]:
+    """The film's views in the window, by what became of them: `counted`, or the reason. Raises StoreUnavailable.
+
+    `version` of the raw views is the one that the explanation speaks of, and `left` what it has left.
+    """
     found: Counter[str] = Counter()
 
     def write(change: Change) -> None:
@@ -27,7 +33,9 @@ async def in_log(replay: Replay, explanation: Explanation) -> Counter[str]:
             )
 
     places = [Place(TOPIC, partition, offset) for partition, offset in explanation.positions.items()]
-    await replay.fold(views, await replay.spans_to(places, occurred_from=explanation.from_), write)
+    places.append(Place(*HOME, explanation.decided_to))
+    spans = await replay.spans_to(places, occurred_from=explanation.from_)
+    await replay.fold(folded_as(version), spans, write, left=left)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from aiokafka import TopicPartition
 
 from agents.strangers import Stranger, strangers_in
-from agents.transactions import open_transaction
+from agents.transactions import sentence
 
 BLOCKED_SECONDS = 20.0  # far longer than a producer's transaction takes that is alive
 
@@ -70,16 +70,5 @@ class Hindrances:
         return told
 
     async def _sentence(self, at: TopicPartition, blocked: Blocked) -> str:
-        seconds = time.monotonic() - blocked.since
-        where = f"{at.topic}/{at.partition} at {blocked.offset:,}"
-        since = datetime.now(UTC) - timedelta(seconds=seconds)
-        transaction = await open_transaction(self._bootstrap, at)
-        if transaction is None:
-            return f"an open transaction holds up {where} since {since:%F %T} UTC: {blocked.behind:,} records lie behind it"
-        name = f" ({transaction.transactional_id})" if transaction.transactional_id else ""
-        return (
-            f"a transaction of producer {transaction.producer_id}{name}, which wrote last at {transaction.wrote_at:%F %T} UTC, "
-            f"holds up {where}: "
-            f"{blocked.behind:,} records lie behind it; end its producer and wait for its time-out, or `kafka-transactions.sh abort "
-            f"--topic {at.topic} --partition {at.partition} --start-offset {transaction.start_offset}`"
-        )
+        since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - blocked.since)
+        return await sentence(self._bootstrap, at, blocked.offset, behind=blocked.behind, since=since)

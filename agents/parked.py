@@ -12,7 +12,11 @@ from schemas.log import Place
 
 SELECT = """
 select projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome,
-    decided_by, parked_at
+    decided_by, parked_at, exists (
+        select from parking_steps s where s.outcome is not null
+        and (s.projection, s.version, s.topic, s.partition, s.log_offset)
+            = (parked.projection, parked.version, parked.topic, parked.partition, parked.log_offset)
+    ) as is_taken
 from parked
 """
 SHOWN_BYTES = 4_000  # of a key or a value
@@ -29,7 +33,7 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A parked record as one version of a projection has it."""
+    """A parked record as one version of a projection has it; `is_taken` while a decision about it is being carried out."""
 
     projection: str
     version: int
@@ -43,6 +47,7 @@ class Found(NamedTuple):
     outcome: str | None
     decided_by: int | None
     parked_at: datetime
+    is_taken: bool
 
 
 async def find_parked(pool: Any, wanted: Wanted, limit: int | None = None) -> list[Found]:
@@ -90,6 +95,7 @@ def _found(row: Mapping[str, Any]) -> Found:
         row["outcome"],
         row["decided_by"],
         row["parked_at"],
+        row["is_taken"],
     )
 
 

@@ -8,6 +8,7 @@ two leaves the name behind, and whoever comes next knows by it whether the step 
 import base64
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -23,12 +24,10 @@ AWAITS_DECISION = "awaits-decision"
 PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
 """Reasons that are no error of the record itself."""
 
-OF_RECORD = (
-    "topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by"
-)
+OF_RECORD = "topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by, decided_at"
 WRITE_DOWN = f"""
 insert into parking_steps (step, moves_topic, moves_partition, from_offset, projection, version, {OF_RECORD})
-values ({", ".join(f"${i}" for i in range(1, 19))})
+values ({", ".join(f"${i}" for i in range(1, 20))})
 """
 CARRY_OUT = f"""
 with taken as (delete from parking_steps where projection = $1 and version = $2 and step = $3 returning *)
@@ -36,7 +35,7 @@ insert into parked (projection, version, {OF_RECORD})
 select projection, version, {OF_RECORD} from taken
 on conflict (projection, version, topic, partition, log_offset) do update set
     reason = excluded.reason, detail = excluded.detail, waits_for = excluded.waits_for,
-    outcome = excluded.outcome, decided_by = excluded.decided_by
+    outcome = excluded.outcome, decided_by = excluded.decided_by, decided_at = excluded.decided_at
 """
 NEVER_TAKEN = """
 delete from parking_steps
@@ -57,7 +56,8 @@ FORGET = f"delete from parked where {OF_PARTITION} and log_offset = any($5::bigi
 class Parked(NamedTuple):
     """A record that was not folded at its place. `reason` is a fixed word, `detail` a sentence.
 
-    `outcome` says what became of it by the decision at `decided_by`: folded, duplicate, future or discarded. Until then it is None.
+    `outcome` says what became of it by the decision at `decided_by`, recorded at `decided_at`: folded, duplicate, future or discarded.
+    Until then they are None.
     """
 
     place: Place
@@ -67,6 +67,7 @@ class Parked(NamedTuple):
     waits_for: int | None = None
     outcome: str | None = None
     decided_by: int | None = None
+    decided_at: datetime | None = None
 
 
 class Undecided(NamedTuple):
@@ -211,7 +212,7 @@ def _parked(row: Mapping[str, Any]) -> Parked:
         row["value"],
         [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],
     )
-    decided = row["waits_for"], row["outcome"], row["decided_by"]
+    decided = row["waits_for"], row["outcome"], row["decided_by"], row["decided_at"]
     return Parked(place, record, row["reason"], row["detail"], *decided)
 
 

@@ -1,15 +1,18 @@
 """What the system would have answered at a moment: the records that were in the log by then, folded in memory."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 from agents.replaying import Replay
+from agents.stores import folded_as
 from projections.catalogue import catalogue
 from projections.changes import Change, Increment
-from projections.leaderboard import WINDOWS, leaderboard
+from projections.leaderboard import WINDOWS
 from projections.queries.catalogue import Video, video_of
 from projections.queries.leaderboard import Timeframe, Top, Views
 from projections.queries.statistics import TABLES, Bucket, Point, start_of
 from projections.queries.still import Still, edges_at
+from projections.queries.versions import Versions
 from projections.sinks.memory import MemorySink
 from projections.statistics import statistics
 
@@ -17,11 +20,12 @@ BY_NAME = {window.name: window for window in WINDOWS}
 
 
 class Past:
-    """Answers as of `moment`, from the log alone: asked again next year, the same."""
+    """Answers as of `moment`, from the log alone: asked again next year, the same, as long as the rules of the versions that answer are."""
 
-    def __init__(self, replay: Replay, moment: datetime) -> None:
+    def __init__(self, replay: Replay, moment: datetime, versions: Versions) -> None:
         self._replay = replay
         self._moment = moment
+        self._versions = versions
 
     async def top(self, k: int, timeframe: Timeframe) -> Top:
         """The first films of a window that ended then."""
@@ -36,8 +40,7 @@ class Past:
 
     async def _still(self, edges: dict[str, int], occurred_from: datetime | None) -> Still:
         still = Still(edges)
-        spans = await self._replay.spans_until(leaderboard.topics, self._moment, occurred_from=occurred_from)
-        await self._replay.fold(leaderboard, spans, still.write, recorded_by=self._moment)
+        await self._fold("leaderboard", still.write, occurred_from)
         return still
 
     async def history(self, video_id: str, bucket: Bucket) -> list[Point]:
@@ -48,13 +51,16 @@ class Past:
             if isinstance(change, Increment) and change.key["video_id"] == video_id:
                 sink.write(change)
 
-        spans = await self._replay.spans_until(statistics.topics, self._moment)
-        await self._replay.fold(statistics, spans, write, recorded_by=self._moment)
+        await self._fold("statistics", write)
         return sorted(Point(row["start"], row["views"]) for row in sink.rows(TABLES[bucket]))
 
     async def films(self) -> dict[str, Video]:
         """Every film that was there, by its id: announced, and not deleted by then."""
         sink = MemorySink(catalogue)
-        spans = await self._replay.spans_until(catalogue.topics, self._moment)
-        await self._replay.fold(catalogue, spans, sink.write, recorded_by=self._moment)
+        await self._fold("catalogue", sink.write)
         return {row["video_id"]: video_of(row) for row in sink.rows("videos") if row.get("deleted_at") is None}
+
+    async def _fold(self, name: str, write: Callable[[Change], None], occurred_from: datetime | None = None) -> None:
+        projection = folded_as(self._versions.active(name))
+        spans = await self._replay.spans_until(projection.topics, self._moment, occurred_from=occurred_from)
+        await self._replay.fold(projection, spans, write, recorded_by=self._moment)

@@ -1,18 +1,24 @@
 """The log folded in memory, up to a moment or up to given places: what an answer about the past rests on, and what a store is proven by."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from agents.deciding import Deciding, all_count, judge_by
+from agents.decisions import HOME, DecisionsOfWorker, is_retry
 from agents.folding import Judged, judge
 from agents.handover import Partition
+from agents.left import END_OF_LOG, Fates, Horizon, InOrder, Left, fates_by, fates_in_log, folded
 from agents.log_reader import LogReader, OpenLog
-from agents.reading import read_records
+from agents.parking import Parked
+from agents.reading import Read, read_records
 from agents.seen import SeenIdsOfWorker
 from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
+from schemas.envelope import Decoded, Record
 from schemas.log import EPOCH, MILLISECOND, Place
 from schemas.streams import Streams
 
@@ -31,7 +37,9 @@ class Replay:
         self._open_log = open_log
         self._partitions = {name: topic.partitions for name, topic in streams.topics.items()}
         self._once_within = {name: topic.once_within for name, topic in streams.topics.items() if topic.once_within}
+        self._ordered = {name: topic.ordered for name, topic in streams.topics.items()}
         self._seen = SeenIdsOfWorker(self._once_within, self._partitions, open_log)
+        self._decisions = DecisionsOfWorker(open_log, self._partitions)
 
     async def spans_until(
         self, topics: Iterable[str], moment: datetime, *, occurred_from: datetime | None = None
@@ -82,27 +90,103 @@ class Replay:
         write: Callable[[Change], None],
         *,
         recorded_by: datetime | None = None,
+        left: Left | None = None,
     ) -> None:
         """Hand `write` what the records of `spans` mean to `projection`; only of those that were `recorded_by` then, where it is given.
 
-        Which views count is judged as a worker judges them, and what a worker parks is passed over.
+        Which views count is judged as a worker judges them. What a worker parks is passed over, and folded by the decision that it was left
+        to: one recorded by then, and within the span of the decisions, where there is one. What a version has `left` is known from it; else
+        all was left that was ever decided about, and what cannot be read.
         """
+        await self._decisions.refresh()
         until_ms = None if recorded_by is None else (recorded_by - EPOCH) // MILLISECOND
-        for partition, (from_offset, to_offset) in spans.items():
-            if partition.topic not in projection.topics or from_offset >= to_offset:
+        horizon = Horizon(spans[HOME].to_offset if HOME in spans else END_OF_LOG, until_ms)
+        for partition, span in spans.items():
+            if partition.topic not in projection.topics or span.from_offset >= span.to_offset:
                 continue
-            judges = projection.counts_once and partition.topic in self._once_within
-            seen = await self._seen.window(projection.name, partition, from_offset) if judges else None
-            async with self._open_log(partition) as log:
-                async for records in log.read(from_offset, to_offset):
-                    decoded = read_records(records, partition, self._partitions[partition.topic]).decoded
-                    counted, refused = judge(seen, decoded) if seen is not None else Judged(decoded, [])
-                    if until_ms is not None:
-                        counted = [item for item in counted if item.recorded.recorded_at_ms <= until_ms]
-                        refused = [item for item in refused if item.recorded.recorded_at_ms <= until_ms]
-                    for change in projection.fold(counted, refused):
-                        write(change)
+            if left is None:
+                fates = fates_in_log(self._decisions, projection, partition, horizon)
+            else:
+                fates = fates_by(left.get(partition, {}), self._decisions, horizon)
+            if projection.counts_once and partition.topic in self._once_within:
+                batches = self._counted(projection, partition, span, fates)
+            elif self._ordered[partition.topic] and left is None:
+                batches = self._in_order(projection, partition, span, horizon)
+            else:
+                batches = self._in_place(partition, span, fates)
+            async for counted, refused in batches:
+                if until_ms is not None:
+                    counted = [item for item in counted if item.recorded.recorded_at_ms <= until_ms]
+                    refused = [item for item in refused if item.recorded.recorded_at_ms <= until_ms]
+                for change in projection.fold(counted, refused):
+                    write(change)
+
+    async def _in_place(self, partition: Partition, span: Span, fates: Fates) -> AsyncIterator[Judged]:
+        async with self._open_log(partition) as log:
+            async for records in log.read(*span):
+                yield Judged(folded(partition, self._read(records, partition), fates), [])
+
+    async def _in_order(
+        self, projection: Projection, partition: Partition, span: Span, horizon: Horizon
+    ) -> AsyncIterator[Judged]:
+        """Events at their places, then what was left, and what waited behind it, by one decision after the other."""
+        name = projection.name
+        in_order = InOrder(partition, self._decisions.decided(name, partition, 0, END_OF_LOG))
+        async with self._open_log(partition) as log:
+            async for records in log.read(*span):
+                yield Judged(in_order.folded(records, self._read(records, partition)), [])
+        deciding = Deciding(in_order.rows, ordered=True, read=self._read_one, judge=all_count)
+        newest = self._decisions.newest_of(name, partition).values()
+        for ruling in sorted(filter(horizon.knows, newest), key=lambda ruling: ruling.at):
+            deciding.decide(ruling)
+        yield Judged(deciding.counted, [])
+
+    async def _counted(
+        self, projection: Projection, partition: Partition, span: Span, fates: Fates
+    ) -> AsyncIterator[Judged]:
+        """Views judged at their places, then those that were left, by one decision after the other."""
+
+        async def passed_over(_: Partition, from_offset: int, to_offset: int) -> Collection[int]:
+            return fates.keys()
+
+        async with self._open_log(partition) as log:
+            seen = await self._seen.window(projection.name, partition, span.from_offset, passed_over)
+            async for records in log.read(*span):
+                decoded = self._read(records, partition).decoded
+                yield judge(seen, [item for item in decoded if item.recorded.place.offset not in fates])
             self._seen.release(projection.name, partition)
+            if any(ruling and is_retry(ruling.decision) for ruling in fates.values()):
+                rows = [await self._left_at(log, offset) for offset in sorted(fates) if offset < span.to_offset]
+                yield await self._decided(partition, fates, [row for row in rows if row is not None])
+
+    async def _decided(self, partition: Partition, fates: Fates, rows: Sequence[Parked]) -> Judged:
+        """What became of `rows` by the decisions about them."""
+        rulings = sorted((ruling for ruling in fates.values() if ruling), key=lambda ruling: ruling.at)
+        times: dict[str, list[int]] = defaultdict(list)
+        for row in rows:
+            ruling = fates[row.place.offset]
+            found = self._read_one(row)
+            if ruling and is_retry(ruling.decision) and isinstance(found, Decoded):
+                times[found.event.key].append(found.recorded.recorded_at_ms)
+        judged_to = max(ruling.decision.judged_to for ruling in rulings if is_retry(ruling.decision))
+        within = self._once_within[partition.topic]
+        sightings = await self._decisions.sightings(partition, times, within, judged_to)
+        deciding = Deciding(rows, ordered=False, read=self._read_one, judge=judge_by(sightings, within))
+        for ruling in rulings:
+            deciding.decide(ruling)
+        return Judged(deciding.counted, deciding.refused)
+
+    async def _left_at(self, log: LogReader, offset: int) -> Parked | None:
+        async for record, *_ in log.read(offset, offset + 1):
+            return Parked(Place(*log.partition, offset), record, "", "")
+        return None
+
+    def _read_one(self, row: Parked) -> Decoded | Parked:
+        read = self._read([row.record], Partition(*row.place[:2]))
+        return read.decoded[0] if read.decoded else read.poison[0]
+
+    def _read(self, records: Sequence[Record], partition: Partition) -> Read:
+        return read_records(records, partition, self._partitions[partition.topic])
 
 
 async def _offset_since(log: LogReader, occurred_from: datetime | None) -> int:

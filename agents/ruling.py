@@ -67,7 +67,9 @@ class Ruling:
 
     def _is_on_its_way(self, one: Found) -> bool:
         newest = self._decisions.newest(one.projection, one.place.id)
-        return newest is not None and newest >= self._checkpoints.get(f"{one.projection}_v{one.version}", 0)
+        return one.is_taken or (
+            newest is not None and newest >= self._checkpoints.get(f"{one.projection}_v{one.version}", 0)
+        )
 
 
 def decision(

@@ -146,6 +146,24 @@ async def open_transaction(bootstrap: str, at: TopicPartition) -> OpenTransactio
         )
 
 
+async def sentence(
+    bootstrap: str, at: TopicPartition, offset: int, *, behind: int, since: datetime | None = None
+) -> str:
+    """Which transaction holds up the partition at `offset`, and the way out. Raises KafkaError."""
+    where = f"{at.topic}/{at.partition} at {offset:,}"
+    transaction = await open_transaction(bootstrap, at)
+    if transaction is None:
+        seen = f" since {since:%F %T} UTC" if since else ""
+        return f"an open transaction holds up {where}{seen}: {behind:,} records lie behind it"
+    name = f" ({transaction.transactional_id})" if transaction.transactional_id else ""
+    return (
+        f"a transaction of producer {transaction.producer_id}{name}, which wrote last at {transaction.wrote_at:%F %T} UTC, "
+        f"holds up {where}: "
+        f"{behind:,} records lie behind it; end its producer and wait for its time-out, or `kafka-transactions.sh abort "
+        f"--topic {at.topic} --partition {at.partition} --start-offset {transaction.start_offset}`"
+    )
+
+
 async def _transactional_id(client: Any, producer_id: int) -> str | None:
     """Only the broker that coordinates it knows."""
     for broker in client.cluster.brokers():

@@ -346,6 +346,9 @@ class Explanation(Answer):
     records: int
     stretches: list[Stretch]
     positions: dict[str, int] = Field(description="by partition of views the first offset that is not folded yet")
+    decided_to: int = Field(
+        description="the offset of the first decision about parked records that is not carried out yet"
+    )
     witnesses: list[Witness]
 
 

@@ -81,7 +81,7 @@ class Freshness:
         Raises StoreUnavailable when a checkpoint cannot be read, Problem when too many wait.
         """
         wanted = {
-            name: [place for place in places if place.topic in streams().projections[name].topics]
+            name: [place for place in places if place.topic in streams().projections[name].reads]
             for name in projections
         }
         if self._waiting >= MAX_WAITING:

@@ -52,7 +52,7 @@ async def settled(request: web.Request, asked: AsOf, *projections: str) -> datet
 
 async def _recorded_by(request: web.Request, moment: datetime, projections: list[str]) -> list[Place]:
     """The last place of each partition that was recorded by then, or a little later."""
-    topics = {topic for name in projections for topic in streams().projections[name].topics}
+    topics = {topic for name in projections for topic in streams().projections[name].reads}
     partitions = [(topic, number) for topic in topics for number in range(streams().topics[topic].partitions)]
     ends = await request.app[LOG].ends_at(moment, partitions)
     return [Place(topic, number, end - 1) for (topic, number), end in ends.items() if end > 0]

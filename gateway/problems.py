@@ -12,6 +12,7 @@ from uuid_utils import uuid7
 
 from compose.log import LogUnavailable
 from compose.storage import StorageUnavailable
+from projections.queries.raw import OtherRule
 from projections.sinks.sink import StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -84,6 +85,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except (StoreUnavailable, LogUnavailable) as error:
         what = "The log" if isinstance(error, LogUnavailable) else "A store"
         return unavailable(what, str(error), error.retry_after_seconds).response()
+    except OtherRule as error:
+        return unavailable("That moment", str(error)).response()
     except StorageUnavailable as error:
         return unavailable("The object store", str(error)).response()
     except ConnectionResetError:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from projections.counting import COUNTS, RuledOut, Verdict
 from schemas.events import VideoViewed
 
+TOO_SHORT, LEFT_OUT = RULED_OUT = "too-short", "viewer-left-out"
 MOST_VIEWERS = 100_000  # it is kept in one row, which every process reads
 
 
@@ -32,9 +33,9 @@ class Rule(BaseModel):
         """A view that does not say how long it was watched has not been watched long enough; one without a viewer is nobody's."""
         least = self.watched_at_least_seconds
         if least is not None and (view.watched_seconds is None or view.watched_seconds < least):
-            return RuledOut("too-short")
+            return RuledOut(TOO_SHORT)
         if view.viewer_id in self.without_viewers:
-            return RuledOut("viewer-left-out")
+            return RuledOut(LEFT_OUT)
         return COUNTS
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """`faust -A agents as-of`: what the system would have answered at a moment."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,10 +10,13 @@ import orjson
 from faust.cli import AppCommand, argument, option
 from pydantic import TypeAdapter, ValidationError
 
+from agents.commands.operating import operating
 from agents.commands.tables import show
+from agents.handover import Partition
 from agents.log_reader import log_of
 from agents.past import Past
 from agents.replaying import Replay
+from agents.settling import until_settled
 from agents.worker import app
 from compose.settings import settings
 from projections.leaderboard import WINDOWS
@@ -21,9 +24,11 @@ from projections.queries.catalogue import Video, newest_first
 from projections.queries.leaderboard import Timeframe
 from projections.queries.past import InTheFuture, settling_seconds
 from projections.queries.statistics import TABLES
+from projections.queries.versions import Versions, read_versions
 from schemas.bounds import Moment
-from schemas.streams import streams
+from schemas.streams import DECISIONS, streams
 
+READ_FOR = {"top": ("views", "videos"), "catalogue": ("videos",), "stats": ("views", "videos"), "history": ("views",)}
 SHOWN = ("video_id", "content_type", "title", "genre", "status", "progress", "duration_seconds", "uploaded_at")
 
 
@@ -66,20 +71,26 @@ async def as_of(
     if what in ("stats", "history") and video is None:
         raise SystemExit(f"{what} of which VIDEO?")
     await asyncio.sleep(settling_seconds(time, datetime.now(UTC)))
-    past = Past(Replay(log_of(settings()), streams()), time)
-    match what:
-        case "top":
-            rows = await _top(past, limit, timeframe)
-        case "catalogue":
-            rows = _films(await past.films(), video, limit)
-        case "stats":
-            rows = [(await past.views(str(video)))._asdict()]
-        case _:
-            rows = [point._asdict() for point in await past.history(str(video), bucket)]
+    async with operating() as stores:
+        await until_settled(settings(), _partitions((*READ_FOR[what], DECISIONS)), time)
+        past = Past(Replay(log_of(settings()), streams()), time, Versions(await read_versions(stores.pool)))
+        match what:
+            case "top":
+                rows = await _top(past, limit, timeframe)
+            case "catalogue":
+                rows = _films(await past.films(), video, limit)
+            case "stats":
+                rows = [(await past.views(str(video)))._asdict()]
+            case _:
+                rows = [point._asdict() for point in await past.history(str(video), bucket)]
     if as_json:
         click.echo(orjson.dumps({"as_of": time, "source": "log", "items": rows}, option=orjson.OPT_UTC_Z).decode())
     else:
         show(rows[0] if rows else [what], (row.values() for row in rows))
+
+
+def _partitions(topics: Iterable[str]) -> list[Partition]:
+    return [Partition(topic, number) for topic in topics for number in range(streams().topics[topic].partitions)]
 
 
 async def _top(past: Past, limit: int, timeframe: Timeframe) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from faust.cli import AppCommand, argument, option
 from agents.commands.operating import operating
 from agents.commands.tables import show
 from agents.explaining import in_log, in_store
+from agents.left import left_by
 from agents.log_reader import log_of
 from agents.replaying import Replay
 from agents.worker import app
@@ -35,7 +36,11 @@ async def explain(self: AppCommand, video: str, timeframe: Any, from_log: bool, 
         versions = Versions(await read_versions(stores.pool))
         explanations = Explanations(stores.pool, stores.redis, stores.prefix, versions)
         found = await explanations.explain(video, timeframe, datetime.now(UTC))
-        log = await in_log(Replay(log_of(settings()), streams()), found) if from_log else None
+        log = None
+        if from_log:
+            raw = versions.active("views")
+            left = await left_by(stores.pool, raw)
+            log = await in_log(Replay(log_of(settings()), streams()), found, raw, left)
     if as_json:
         told = found._asdict() | ({"in_log": log} if log is not None else {})
         click.echo(orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z, default=_plain).decode())

@@ -10,6 +10,7 @@ from faust.cli import argument, option
 from agents.known_poison import NewPoison
 from agents.rebuilding import Stopped
 from agents.registry import NotNow, register_declared
+from agents.settling import NotSettled
 from agents.stores import Stores, open_stores
 from compose.settings import settings
 from projections.sinks.sink import StoreUnavailable
@@ -34,6 +35,6 @@ async def operating() -> AsyncIterator[Stores]:
         async with open_stores(settings()) as stores:
             await register_declared(stores.pool, streams())
             yield stores
-    except (NotNow, NewPoison, Stopped, StoreUnavailable, KafkaError, TimeoutError) as refusal:
+    except (NotNow, NewPoison, NotSettled, Stopped, StoreUnavailable, KafkaError, TimeoutError) as refusal:
         # Faust would show a traceback of any exception but this one.
         raise SystemExit(f"Error: {refusal}") from None

@@ -141,7 +141,7 @@ def show_whole(found: Iterable[Found], heard: Heard) -> None:
             for name, value in item.headers:
                 click.echo(f"  {name}: {readable(value)}")
             click.echo(f"  key: {readable(item.key)}\n  value: {readable(item.value)}")
-            for at, decision in heard(item.place.id):
+            for decision, at, _ in heard(item.place.id):
                 said = f": {decision.why}" if decision.why else ""
                 click.echo(
                     f"  decisions:0:{at} {decision.type.split('.')[-2]} for {', '.join(decision.projections)} "

@@ -23,12 +23,14 @@ LOOK_AGAIN_SECONDS = 0.1
 
 
 class Board(NamedTuple):
-    """Windows by their name, each with its films' views, and where each begins; `places` are the first not yet folded."""
+    """Windows by their name, each with its films' views, and where each begins; `places` are the first not yet folded, `steps` the names of
+    the steps that brought it there."""
 
     windows: dict[str, dict[str, int]]
     edges: Edges
     deleted: set[str]
     places: list[Place]
+    steps: list[str]
 
 
 async def read_board(redis: Redis, keys: Keys, windows: Sequence[str]) -> Board:
@@ -74,7 +76,8 @@ def _board(
         places.append(Place(topic, int(number), int(value.partition(" ")[0].rpartition(">")[2])))
         if ">" in value:
             _add(counted, edges, journals[place])
-    return Board(counted, edges, set(), sorted(places))
+    steps = [name for place, name in checkpoints.items() if place.endswith(":step") and name]
+    return Board(counted, edges, set(), sorted(places), steps)
 
 
 def _add(counted: dict[str, dict[str, int]], edges: Edges, pieces: list[bytes]) -> None:

@@ -14,22 +14,30 @@ from schemas.events import EVENTS, UploadAborted, UploadInitiated, VideoDeleted,
 from schemas.log import Place, Recorded
 from schemas.upcasters import upcast
 
+# What was left at its place, and what waited behind it, is there since the decision about it.
+KNOWN = """
+select c.* from {chronicle} c where c.recorded_at <= {moment} and not exists (
+    select from parked p where p.projection = 'chronicle' and p.version = {version} and p.topic = 'videos'
+    and p.partition = c.log_partition and (p.outcome is null or p.decided_at > {moment})
+    and (p.log_offset = c.log_offset or (p.log_offset < c.log_offset and p.key = convert_to(c.video_id, 'UTF8')))
+)
+"""
 EVENTS_OF_FILMS = """
-select video_id, event_type, event_id, log_partition, log_offset, recorded_at, data from {table}
-where video_id = any($1::text[]) and recorded_at <= $2 order by log_partition, log_offset
+select video_id, event_type, event_id, log_partition, log_offset, recorded_at, data from ({events}) e
+where video_id = any($1::text[]) order by log_partition, log_offset
 """
 # Which films there were is told by few of their events; what each was is folded from all of its.
 FILMS = f"""
-with uploaded as (
-    select distinct on (video_id) video_id, occurred_at from {{table}}
-    where event_type = '{VideoUploaded.type}' and recorded_at <= $1 order by video_id, log_offset desc
+with events as ({{events}}), uploaded as (
+    select distinct on (video_id) video_id, occurred_at from events
+    where event_type = '{VideoUploaded.type}' order by video_id, log_offset desc
 ), announced as (
-    select distinct on (video_id) video_id, data from {{table}}
-    where event_type = '{UploadInitiated.type}' and recorded_at <= $1 order by video_id, log_offset desc
+    select distinct on (video_id) video_id, data from events
+    where event_type = '{UploadInitiated.type}' order by video_id, log_offset desc
 )
 select u.video_id from uploaded u left join announced a using (video_id)
 where not exists (
-    select from {{table}} g where g.video_id = u.video_id and g.recorded_at <= $1
+    select from events g where g.video_id = u.video_id
     and g.event_type in ('{VideoDeleted.type}', '{UploadAborted.type}')
 )
 and ($2::text is null or a.data ->> 'content_type' = $2) and ($3::text is null or a.data ->> 'genre' = $3)
@@ -52,7 +60,7 @@ class Chronicle:
 
     async def find_many(self, video_ids: Iterable[str], moment: datetime) -> dict[str, Video]:
         """Those films that were there, by their id."""
-        sql = EVENTS_OF_FILMS.format(table=self._table)
+        sql = EVENTS_OF_FILMS.format(events=self._events("$2"))
         with reaching_postgres():
             rows = await self._pool.fetch(sql, list(video_ids), moment)
         sink = MemorySink(catalogue)
@@ -71,14 +79,14 @@ class Chronicle:
     ) -> tuple[int, list[Video]]:
         """How many films there were, and a page of them, the newest first."""
         with reaching_postgres():
-            rows = await self._pool.fetch(FILMS.format(table=self._table), moment, content_type, genre)
+            rows = await self._pool.fetch(FILMS.format(events=self._events("$1")), moment, content_type, genre)
         ids = [row["video_id"] for row in rows[offset : offset + limit]]
         films = await self.find_many(ids, moment)
         return len(rows), [films[video_id] for video_id in ids]
 
-    @property
-    def _table(self) -> str:
-        return self._versions.active("chronicle").table("chronicle")
+    def _events(self, moment: str) -> str:
+        version = self._versions.active("chronicle")
+        return KNOWN.format(chronicle=version.table("chronicle"), version=version.number, moment=moment)
 
 
 def _decoded(row: Any) -> Decoded:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from projections.queries.leaderboard import Timeframe
+from projections.queries.raw import OtherRule, counted_as
 from projections.queries.statistics import BY_NAME, TABLES, start_of
 from projections.queries.versions import Version, Versions
 from projections.sinks.postgres import reaching_postgres
@@ -16,6 +17,7 @@ from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_windows import ROLLING
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place
+from schemas.streams import DECISIONS
 
 LATE_AFTER = timedelta(minutes=1)
 EXAMPLES = 5
@@ -42,15 +44,19 @@ order by recorded_at desc, log_partition, log_offset limit $4
 # A record that cannot be read says of no film that it is its own: that its bytes hold the id is the best that can be known. One that
 # was parked and has been folded since is counted, or refused, with the others.
 PARKED = """
-select partition, log_offset, reason, detail from parked p
+select partition, log_offset, case outcome when 'discarded' then outcome else reason end as reason, detail from parked p
 where projection = $1 and version = $2 and topic = $3 and position(convert_to($4, 'UTF8') in coalesce(value, ''::bytea)) > 0
 and not exists (select from {views} v where (v.log_partition, v.log_offset) = (p.partition, p.log_offset))
 and not exists (select from {refused} r where (r.log_partition, r.log_offset) = (p.partition, p.log_offset))
 order by partition, log_offset
 """
 UP_TO = """
-select count(*) from {views} v join unnest($3::int[], $4::bigint[]) as e (partition, next_offset) on v.log_partition = e.partition
+select count(*) from {counted} v join unnest($3::int[], $4::bigint[]) as e (partition, next_offset) on v.log_partition = e.partition
 where v.log_offset < e.next_offset and v.video_id = $1 and ($2::timestamptz is null or v.occurred_at >= $2)
+and not exists (
+    select from parked p where p.projection = $5 and p.version = $6 and p.topic = $7
+    and (p.partition, p.log_offset) = (v.log_partition, v.log_offset) and p.decided_by >= $8
+)
 """
 CHECKPOINTS = """
 select partition, next_offset from checkpoints where projection = $1 and version = $2 and topic = $3 order by 1
@@ -86,7 +92,10 @@ class Witness(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """`late` of the `counted` were recorded over a minute after they occurred. `records` are all: counted, refused and parked."""
+    """`late` of the `counted` were recorded over a minute after they occurred. `records` are all: counted, refused and parked.
+
+    Decisions about parked records have been carried out before the offset `decided_to`.
+    """
 
     video_id: str
     timeframe: Timeframe
@@ -99,15 +108,17 @@ class Explanation(NamedTuple):
     records: int
     stretches: list[Stretch]
     positions: Offsets
+    decided_to: int
     witnesses: list[Witness]
 
 
 class OnBoard(NamedTuple):
-    """A film's views in a window of the board that begins at `from_`, up to these offsets."""
+    """A film's views in a window of the board that begins at `from_`, up to these offsets, and decisions before `decided_to`."""
 
     views: int
     from_: datetime | None
     offsets: Offsets
+    decided_to: int
 
 
 class Explanations:
@@ -136,16 +147,28 @@ class Explanations:
                 read = _Reading(connection, raw, video_id, from_)
                 stretches = await read.stretches()
                 refused, parked = await read.refused(), await read.parked()
-                positions = await read.offsets(raw)
+                positions, decided_to = await read.offsets(raw), await read.decided_to(raw)
                 witnesses = [
-                    await read.on_board(board, positions),
-                    await read.in_aggregates(self._versions.active("statistics"), timeframe, positions),
+                    await read.on_board(self._versions.active("leaderboard"), board),
+                    await read.in_aggregates(self._versions.active("statistics"), timeframe),
                 ]
         counted = sum(stretch.views for stretch in stretches)
         records = counted + sum(refusals.views for refusals in refused) + len(parked)
         late = sum(stretch.late for stretch in stretches)
         return Explanation(
-            video_id, timeframe, from_, now, counted, late, refused, parked, records, stretches, positions, witnesses
+            video_id,
+            timeframe,
+            from_,
+            now,
+            counted,
+            late,
+            refused,
+            parked,
+            records,
+            stretches,
+            positions,
+            decided_to,
+            witnesses,
         )
 
     async def _on_board(self, video_id: str, timeframe: Timeframe) -> OnBoard:
@@ -163,7 +186,8 @@ class Explanations:
             offsets = {name.decode(): value for name, value in checkpoints.items() if b":" not in name}
             if f"leaving:{timeframe}".encode() not in state and not any(b">" in value for value in offsets.values()):
                 at = {int(n): int(v) for (topic, _, n), v in _parted(offsets) if topic == TOPIC}
-                return OnBoard(int(score or 0), _edge(state, timeframe), at)
+                decided_to = int(offsets.get(f"{DECISIONS}/0", 0))
+                return OnBoard(int(score or 0), _edge(state, timeframe), at, decided_to)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
         raise StoreUnavailable("redis", "a batch, or a bucket that leaves, is on its way just now: ask again")
 
@@ -201,16 +225,19 @@ class _Reading:
             for row in rows
         ]
 
-    async def offsets(self, version: Version) -> dict[int, int]:
-        rows = await self._connection.fetch(CHECKPOINTS, version.projection, version.number, TOPIC)
+    async def offsets(self, version: Version, topic: str = TOPIC) -> dict[int, int]:
+        rows = await self._connection.fetch(CHECKPOINTS, version.projection, version.number, topic)
         return {row["partition"]: row["next_offset"] for row in rows}
 
-    async def on_board(self, board: OnBoard | str, positions: Offsets) -> Witness:
+    async def decided_to(self, version: Version) -> int:
+        return (await self.offsets(version, DECISIONS)).get(0, 0)
+
+    async def on_board(self, version: Version, board: OnBoard | str) -> Witness:
         if isinstance(board, str):
             return Witness("leaderboard", None, None, None, board)
-        return await self._compared("leaderboard", board.views, board.offsets, positions)
+        return await self._compared("leaderboard", version, board.views, board.offsets, board.decided_to)
 
-    async def in_aggregates(self, version: Version, timeframe: Timeframe, positions: Offsets) -> Witness:
+    async def in_aggregates(self, version: Version, timeframe: Timeframe) -> Witness:
         video_id, from_ = self._film
         bucket = BY_NAME[timeframe].bucket
         if bucket is not None and bucket < timedelta(hours=1):
@@ -221,17 +248,24 @@ class _Reading:
             video_id,
             from_,
         )
-        return await self._compared("aggregates", views, await self.offsets(version), positions)
+        offsets, decided_to = await self.offsets(version), await self.decided_to(version)
+        return await self._compared("aggregates", version, views, offsets, decided_to)
 
-    async def _compared(self, source: str, views: int, offsets: Offsets, positions: Offsets) -> Witness:
-        """Up to where the other store is: the raw views have to be there too."""
-        behind = [partition for partition, offset in offsets.items() if positions.get(partition, 0) < offset]
+    async def _compared(self, source: str, other: Version, views: int, offsets: Offsets, decided_to: int) -> Witness:
+        """Up to where the other store is: the raw views have to be there too. They count as that one counts them."""
+        positions = await self.offsets(self._raw)
+        behind = [f"{TOPIC}/{at}" for at, offset in sorted(offsets.items()) if positions.get(at, 0) < offset]
+        if await self.decided_to(self._raw) < decided_to:
+            behind.append(f"{DECISIONS}/0")
         if behind:
-            why = f"the raw views are behind on {', '.join(f'{TOPIC}/{partition}' for partition in sorted(behind))}"
-            return Witness(source, views, None, None, why)
-        raw = await self._connection.fetchval(
-            UP_TO.format(**self._tables), *self._film, list(offsets), list(offsets.values())
-        )
+            return Witness(source, views, None, None, f"the raw views are behind on {', '.join(behind)}")
+        try:
+            sql = UP_TO.format(counted=counted_as(self._raw, other))
+        except OtherRule as other_rule:
+            return Witness(source, views, None, None, str(other_rule))
+        up_to = list(offsets), list(offsets.values())
+        left = self._raw.projection, self._raw.number, TOPIC, decided_to
+        raw = await self._connection.fetchval(sql, *self._film, *up_to, *left)
         return Witness(source, views, raw, raw == views)
 
 

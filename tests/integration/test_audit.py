@@ -13,13 +13,16 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from agents.auditing import Auditing, Difference
+from agents.handover import Partition
 from agents.replaying import Replay
+from agents.ruling import decision
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
 from projections.leaderboard import leaderboard
 from projections.projection import Projection
 from projections.queries.versions import Version
+from projections.rule import Rule
 from projections.sinks.postgres import PostgresSink
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import shards_of
@@ -28,6 +31,7 @@ from projections.sinks.redis_windows import NAMES
 from projections.sinks.sink import Sink, StoreUnavailable
 from projections.statistics import statistics
 from schemas.events import Event, VideoDeleted, VideoViewed
+from schemas.log import Place
 from tests.small_log import SMALL, START, SmallLog, fold
 
 pytestmark = pytest.mark.usefixtures("redis", "postgres")
@@ -57,24 +61,32 @@ class World:
     def __init__(self, settings: Settings, redis: Breaking, pool: Any) -> None:
         self.log = SmallLog()
         self.redis, self.pool, self.prefix = redis, pool, settings.prefix
+        self.rule: Rule | None = None
         self.keys = shards_of(settings.prefix, "leaderboard", 1, SHARDS)
         self.board = RedisSink(redis, leaderboard, settings.prefix, shards=SHARDS, limits=TINY)
         self.aggregates = PostgresSink(pool, statistics)
 
-    async def begin(self) -> None:
-        self.log = SmallLog()
+    async def begin(self, rule: Rule | None = None) -> None:
+        self.log, self.rule = SmallLog(), rule
         self.redis.left = 1_000_000
         for sink in (self.board, self.aggregates):
             await sink.drop()
             await sink.prepare()
+        await self.pool.execute("delete from parked; delete from parking_steps")
 
-    async def fold(self, projection: Projection, sink: Sink, *, share: float = 1.0) -> None:
-        await fold(self.log, projection, sink, self.pool, share=share)
+    async def fold(self, projection: Projection, sink: Sink, *, share: float = 1.0, is_buggy: bool = False) -> None:
+        by_rule = projection.at(1, self.rule)
+        await fold(self.log, by_rule, sink, self.pool, share=share, is_buggy=is_buggy)
+
+    async def fold_both(self, *, is_buggy: bool = False) -> None:
+        for projection, sink in ((leaderboard, self.board), (statistics, self.aggregates)):
+            await self.fold(projection, sink, is_buggy=is_buggy)
 
     async def differences(self) -> list[Difference]:
         auditing = Auditing(Replay(self.log.open, SMALL), self.prefix, self.pool, self.redis)
-        board = await auditing.leaderboard(Version("leaderboard", 1, 1, SHARDS, "active"), NAMES)
-        aggregates = await auditing.statistics(Version("statistics", 1, 1, 1, "active"), "all_time")
+        rule = self.rule and self.rule.model_dump(mode="json")
+        board = await auditing.leaderboard(Version("leaderboard", 1, 1, SHARDS, "active", rule), NAMES)
+        aggregates = await auditing.statistics(Version("statistics", 1, 1, 1, "active", rule), "all_time")
         return [*board.differences, *aggregates.differences]
 
 
@@ -106,6 +118,7 @@ def append(log: SmallLog, drawn: Sequence[tuple[str, int, int, int]]) -> datetim
             view_id=f"{view_id}-{number % 20}",
             video_id=f"film-{film}",
             occurred_at=at - timedelta(minutes=late_minutes),
+            watched_seconds=later_minutes,
         )
         log.append(VideoDeleted(video_id="film-0", occurred_at=at) if film == 6 else event, at)
     return at
@@ -128,6 +141,37 @@ async def test_what_was_folded_equals_the_log_however_far_it_is_and_wherever_a_w
         await world.fold(leaderboard, world.board)
     world.redis.left = 1_000_000
     assert await world.differences() == []
+
+
+@quick
+@given(
+    drawn=some_views,
+    decided=st.lists(st.sampled_from(["retry", "discard", None]), min_size=40, max_size=40),
+    rule=st.sampled_from([None, Rule(watched_at_least_seconds=30)]),
+)
+async def test_what_was_parked_retried_or_discarded_equals_the_log_and_so_does_a_version_with_a_rule(
+    world: World, drawn: list[tuple[str, int, int, int]], decided: list[Any], rule: Rule | None
+) -> None:
+    await world.begin(rule)
+    await world.board.tick(START)
+    append(world.log, drawn[::2])
+    await world.fold_both(is_buggy=True)
+    assert await world.differences() == []
+    for (partition, offset), word in zip(await parked(world), decided, strict=False):
+        place = Place("views", partition, offset)
+        if word is not None:
+            end = await world.log.partitions[Partition("views", partition)].end()
+            named = ("leaderboard", "statistics")
+            world.log.append(decision(word, place, "wrong-partition", named, end, "ops", "a bug"), START)
+    append(world.log, drawn[1::2])
+    assert await world.differences() == []
+    await world.fold_both()
+    assert await world.differences() == []
+
+
+async def parked(world: World) -> list[tuple[int, int]]:
+    rows = await world.pool.fetch("select distinct partition, log_offset from parked order by 1, 2")
+    return [(row[0], row[1]) for row in rows]
 
 
 async def test_a_batch_that_a_dead_worker_left_in_its_journal_is_counted(world: World) -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agents.explaining import in_log, in_store
+from agents.left import left_by
 from agents.replaying import Replay
 from compose.connections import open_postgres, open_redis
 from compose.provisioning import provision_tables
@@ -100,7 +101,9 @@ async def test_every_record_of_a_film_is_accounted_for_and_no_store_contradicts_
         windowed = await world.explain(film, timeframe.name, at)
         assert False not in [witness.equal for witness in windowed.witnesses]
         for explanation in (found, windowed):
-            assert await in_log(Replay(log.open, SMALL), explanation) == in_store(explanation)
+            raw = Versions().active("views")
+            left = await left_by(world.pool, raw)
+            assert await in_log(Replay(log.open, SMALL), explanation, raw, left) == in_store(explanation)
 
 
 async def test_a_duplicate_names_the_earlier_place_and_a_future_one_by_how_much(world: World) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -13,6 +14,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 
 from agents.handover import Batch, Partition
 from agents.reader import Reader
+from agents.settling import until_settled
 from agents.topics import log_identities
 from compose.provisioning import provision_topics
 from compose.settings import Settings
@@ -23,7 +25,8 @@ from schemas.envelope import encode
 from schemas.log import Place
 from schemas.partitions import partition_of
 from schemas.streams import streams
-from tests.working import produce, until, viewed
+from tests.servers import Servers
+from tests.working import command, produce, provision_log, refused, until, viewed
 
 pytestmark = [pytest.mark.usefixtures("kafka"), pytest.mark.timeout(150)]
 
@@ -88,6 +91,31 @@ async def test_an_open_transaction_that_holds_up_a_partition_is_named_until_it_e
             return HOME not in reader.refusals
 
         await until(goes_on)
+
+
+@pytest.mark.usefixtures("postgres")
+async def test_a_moment_behind_an_open_transaction_is_not_answered_for_until_it_ends(
+    settings: Settings, servers: Servers
+) -> None:
+    await provision_log(settings)
+    await produce(settings, [viewed("view", "film")])
+    before = datetime.now(UTC) - timedelta(hours=1)
+    transactional_id = settings.named("forgotten")
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap, transactional_id=transactional_id
+    ) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(settings.named("views"), MESSAGE.value, MESSAGE.key, headers=MESSAGE.headers)
+        await produce(settings, [viewed("view-2", "film")])
+        then = datetime.now(UTC)
+        said = await refused(settings, servers, "as-of", then.isoformat(), "top")
+        assert re.search(rf"Error: a transaction of producer .*{transactional_id}.* holds up .*abort --topic", said), (
+            said
+        )
+        await until_settled(settings, [HOME], before)
+        await producer.abort_transaction()
+    said = await command(settings, servers, "as-of", then.isoformat(), "top")
+    assert re.search(r"film .* 2 ", said), said
 
 
 async def test_a_stranger_in_the_group_is_named_and_what_it_was_given(settings: Settings, reader: Reader) -> None:

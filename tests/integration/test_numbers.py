@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -16,14 +17,17 @@ import pytest
 from agents.log_reader import log_of
 from agents.past import Past
 from agents.replaying import Replay
-from compose.connections import open_redis
+from compose.connections import open_postgres, open_redis
 from compose.local.stack import ROOT
 from compose.settings import Settings
 from gateway.contract import Explanation
+from projections.queries.versions import Versions
 from projections.sinks.redis_keys import Keys
 from schemas.events import VideoDeleted
+from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.given import announced, uploaded
+from tests.integration.test_parked import append, is_so, mend, parked_reasons, refuse, written
 from tests.servers import Servers
 from tests.uploading import Gateway, gateway_on
 from tests.working import Totals, produce, provision_log, settled, until, viewed, working
@@ -91,7 +95,7 @@ async def test_the_past_is_answered_the_same_by_the_routes_and_the_log_whatever_
     ]
     assert (datetime.fromisoformat(board["as_of"]), board["source"]) == (then, "raw")
     assert await command(settings, then) == board["items"]
-    in_log = Past(Replay(log_of(settings), streams()), then)
+    in_log = Past(Replay(log_of(settings), streams()), then, Versions())
     assert sorted(await in_log.films()) == sorted(film["id"] for film in answers["/api/videos"][1]["items"])
     assert (await in_log.views("heat")).all_time == answers["/api/analytics/videos/heat/stats"][1]["total_views"]
 
@@ -109,7 +113,7 @@ async def test_the_past_is_answered_the_same_by_the_routes_and_the_log_whatever_
     await until(is_gone)
     assert (await ask(gateway, "/api/videos/heat", datetime.now(UTC)))[0] == 404
     assert {path: await ask(gateway, path, then) for path in paths} == answers
-    again = await Past(Replay(log_of(settings), streams()), then).top(10, "day")
+    again = await Past(Replay(log_of(settings), streams()), then, Versions()).top(10, "day")
     assert [item.views for item in again.items] == [200, 100]
 
     assert (await ask(gateway, top, before))[1]["items"] == []
@@ -143,3 +147,58 @@ async def test_an_explanation_and_an_audit_say_equal_until_somebody_meddles(gate
         await redis.zincrby(Keys(settings.prefix, "leaderboard", 1).top("year"), 1, "heat")
     status, said = await run(settings, "audit", "leaderboard", "--timeframe", "year")
     assert (status, "leaderboard_v1 1 differences" in said, "heat" in said) == (1, True, True), said
+
+
+@pytest.mark.timeout(400)
+async def test_the_past_and_every_proof_know_what_was_parked_retried_or_discarded_and_by_which_rule_a_version_counts(
+    gateway: Gateway,
+) -> None:
+    settings = gateway.settings
+    await produce(settings, [step(film) for film in ("heat", "narrow") for step in (announced, uploaded)])
+    async with open_postgres(settings, connections=2) as pool:
+        for table in ("views_v2", "daily_v1"):
+            await refuse(pool, table, "video_id <> 'narrow'")
+        views = [viewed(f"view-{n}", "narrow" if n < 3 else "heat") for n in range(23)]
+        await produce(settings, [view.model_copy(update={"watched_seconds": n}) for n, view in enumerate(views)])
+        (spoilt,) = await append(settings, *written(viewed("spoilt", "narrow")), value=b'{"video_id": "narrow"')
+        for projection, refusals in (("statistics", 3), ("views", 3), ("leaderboard", 0)):
+            reasons = Counter({"refused-by-store": refusals, "undecodable": 1})
+            await until(lambda p=projection, r=reasons: is_so(parked_reasons(pool, p), +r))
+        then = datetime.now(UTC)
+        for table in ("views_v2", "daily_v1"):
+            await mend(pool, table)
+        await equal(settings, "parked", "retry", "--all", "--reason", "refused-by-store")
+        home = partition_of(b"spoilt", streams().topics["views"].partitions)
+        await equal(settings, "parked", "discard", f"views:{home}:{spoilt}", "--why", "cut off")
+        for projection in ("statistics", "views", "leaderboard"):
+            await until(lambda p=projection: is_so(parked_reasons(pool, p), {}))
+    said = await equal(settings, "audit")
+    assert said.count(" equal: 2 films, 23 views") == 2, said
+    said = await equal(settings, "explain", "narrow", "--from-log")
+    assert ("narrow, all_time: 4 records" in said, "(discarded)" in said, ": equal" in said) == (True, True, True), said
+
+    history = "/api/analytics/videos/narrow/history"
+    for moment, counted in ((then, 0), (datetime.now(UTC), 3)):
+        await until(lambda m=moment: is_answered(gateway, history, m))
+        points = (await ask(gateway, history, moment))[1]["points"]
+        assert sum(point["views"] for point in points) == counted
+    said = await equal(settings, "as-of", then.isoformat(), "history", "narrow", "--json")
+    assert json.loads(said[said.index("{") :])["items"] == []
+
+    await equal(settings, "what-if", "leaderboard", "--watched-at-least", "10")
+    await equal(settings, "switch", "leaderboard")
+    said = await equal(settings, "audit", "leaderboard")
+    assert "leaderboard_v2 equal: 1 films, 13 views" in said
+    said = await equal(settings, "explain", "heat", "--from-log")
+    assert re.search(r"leaderboard\D+13\D+13\D+1", said), said
+    now = datetime.now(UTC)
+    assert [item["views"] for item in await command(settings, now)] == [13]
+    await until(lambda: is_answered(gateway, "/api/analytics/top", now))
+    assert [item["views"] for item in (await ask(gateway, "/api/analytics/top", now))[1]["items"]] == [13]
+
+
+async def equal(settings: Settings, *words: str) -> str:
+    """What a command says that has nothing to complain of."""
+    status, said = await run(settings, *words)
+    assert status == 0, said
+    return said

@@ -88,7 +88,7 @@ async def test_the_raw_views_and_the_chronicle_answer_as_the_log_does(
     log, moment = log_of(drawn), START + timedelta(minutes=minutes)
     for projection in (views, chronicle):
         await folded(pool, projection, log)
-    in_log, in_postgres = PastInLog(Replay(log.open, SMALL), moment), Past(pool, Versions())
+    in_log, in_postgres = PastInLog(Replay(log.open, SMALL), moment, Versions()), Past(pool, Versions())
     for window in WINDOWS:
         name: Any = window.name
         said = (await in_log.top(10, name))._replace(source="raw")

@@ -69,6 +69,9 @@ class FrailSink(MemorySink):
 class World:
     """A partition of `topic` and the decisions about it, one projection's state and parking, and workers that come and go."""
 
+    bad_share = 0.3  # of the workers, those of a release with a bug
+    discards_waiting = True
+
     def __init__(self, projection: Projection, topic: str, chance: random.Random) -> None:
         self.projection, self.chance = projection, chance
         self.home = Partition(topic, 0)
@@ -100,6 +103,9 @@ class World:
     async def fold_all(self, at: Sequence[Partition]) -> None:
         """To the end, by workers that do not die."""
         self.sink.frailty = 0.0
+        for one in at:
+            newest = await self.sink.newest_step(*one)
+            await self.lot.settle(Place(*one, newest.next_offset), newest)
         worker = self.worker()
         for _ in range(10_000):
             if all([await worker.is_at_end(one) for one in at]):
@@ -110,6 +116,8 @@ class World:
 
     def is_on_its_way(self, place: Place) -> bool:
         """Whether a decision about it is in the log and not carried out: the command does not append another."""
+        if any(row.place == place for step in self.lot.steps.values() for row in step.rows):
+            return True
         checkpoint = self.sink.steps_at(DECISIONS_HOME)
         decisions = (
             event_of(record, DECISIONS_HOME) for record in self.log[DECISIONS_HOME] if record.offset >= checkpoint
@@ -158,6 +166,7 @@ def some_life(world: World) -> None:
     for _ in range(chance.randint(1, 6)):
         if world.home.topic == "views":
             event: Event = viewed(chance.choice(("heat", "ran")), f"view-{chance.randint(0, 9)}", at="20:00")
+            event = event.model_copy(update={"watched_seconds": chance.choice((5.0, 50.0))})
         else:
             film, number = f"film-{chance.randint(0, 3)}", chance.randint(0, 9)
             event = chance.choice(
@@ -172,7 +181,7 @@ def some_life(world: World) -> None:
 
 def decide(world: World, place: Place, *, discard: bool) -> None:
     """As the command does: what only waits is not retried."""
-    if not discard and world.lot.rows[place].reason == WAITS_BEHIND:
+    if world.lot.rows[place].reason == WAITS_BEHIND and not (discard and world.discards_waiting):
         return
     fields: dict[str, Any] = {
         "record": place.id,
@@ -193,7 +202,7 @@ async def live(world: World) -> None:
     for _ in range(chance.randint(3, 12)):
         some_life(world)
         world.sink.frailty = chance.choice((0.0, 0.1, 0.3))
-        workers = [world.worker(is_bad=chance.random() < 0.3), world.worker()]
+        workers = [world.worker(is_bad=chance.random() < world.bad_share), world.worker()]
         tasks = [work(chance.choice(workers), at, chance.randint(1, 6)) for at in world.log]
         await asyncio.gather(*tasks)
 

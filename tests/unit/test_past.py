@@ -16,6 +16,7 @@ from projections.counting import CLOCK_SKEW, hour_start
 from projections.leaderboard import WINDOWS
 from projections.queries.past import InTheFuture, settling_seconds
 from projections.queries.statistics import start_of
+from projections.queries.versions import Versions
 from schemas.events import Event, VideoDeleted, VideoViewed
 from schemas.partitions import partition_of
 from tests.given import announced, deleted, transcoded, uploaded
@@ -91,7 +92,7 @@ async def test_a_board_of_the_past_holds_what_had_been_recorded_by_then(
     drawn: list[tuple[str, int, int, int]], moment: datetime, is_copied: bool
 ) -> None:
     said = views_of(drawn, copied=len(drawn) if is_copied else 0)
-    past = Past(Replay(log_of(said).open, SMALL), moment)
+    past = Past(Replay(log_of(said).open, SMALL), moment, Versions())
     counted = counting(said, moment)
     gone = {s.event.video_id for s in said if isinstance(s.event, VideoDeleted) and s.recorded_at <= moment}
     of_a_film = await past.views("film-0")
@@ -115,8 +116,8 @@ async def test_what_is_recorded_later_changes_no_answer(
     said = views_of(drawn, copied=0)
     by_then = [item for item in said if item.recorded_at <= moment]
     early, late = (
-        Past(Replay(log_of(by_then).open, SMALL), moment),
-        Past(Replay(log_of(said).open, SMALL), moment),
+        Past(Replay(log_of(by_then).open, SMALL), moment, Versions()),
+        Past(Replay(log_of(said).open, SMALL), moment, Versions()),
     )
     timeframe = data.draw(st.sampled_from([window.name for window in WINDOWS]))
     assert await early.top(10, timeframe) == await late.top(10, timeframe)
@@ -129,7 +130,7 @@ async def test_a_view_that_the_clock_of_another_broker_put_in_order_is_not_misse
     for name, second in zip(neighbours, (0, 30, 20), strict=False):
         view = VideoViewed(view_id=name, video_id=f"at-{second}", occurred_at=START)
         log.append(view, START + timedelta(seconds=second))
-    past = Past(Replay(log.open, SMALL), START + timedelta(seconds=25))
+    past = Past(Replay(log.open, SMALL), START + timedelta(seconds=25), Versions())
     assert {item.video_id for item in (await past.top(10, "all_time")).items} == {"at-0", "at-20"}
 
 
@@ -142,7 +143,10 @@ async def test_a_film_is_there_from_its_announcement_to_its_deletion() -> None:
     steps: list[Callable[[str], Event]] = [announced, uploaded, transcoded, deleted]
     for minute, step in enumerate(steps):
         log.append(step("heat"), at(minute))
-    found = [await Past(Replay(log.open, SMALL), at(minute) + timedelta(seconds=5)).films() for minute in range(-1, 4)]
+    found = [
+        await Past(Replay(log.open, SMALL), at(minute) + timedelta(seconds=5), Versions()).films()
+        for minute in range(-1, 4)
+    ]
     assert [films["heat"].status if films else None for films in found] == [
         None,
         "PENDING",
@@ -155,7 +159,7 @@ async def test_a_film_is_there_from_its_announcement_to_its_deletion() -> None:
 async def test_before_the_logs_beginning_there_is_nothing() -> None:
     log = SmallLog()
     log.append(VideoViewed(view_id="a", video_id="heat", occurred_at=START), START)
-    past = Past(Replay(log.open, SMALL), START - timedelta(milliseconds=1))
+    past = Past(Replay(log.open, SMALL), START - timedelta(milliseconds=1), Versions())
     assert (await past.top(10, "all_time")).items == []
     assert await past.films() == {}
 
