@@ -38,6 +38,7 @@ from agents.limits import Halted
 from agents.metrics import BATCH_SECONDS, BATCHES, timed
 from agents.parking import NotYet
 from agents.standing import Standing
+from agents.standstills import Standstills
 from agents.topics import log_identities
 from compose.settings import Settings
 from projections.projection import Projection
@@ -94,7 +95,7 @@ class Reader:
         blocked_seconds: float = BLOCKED_SECONDS,
     ) -> None:
         self.projection = projection
-        self.refusals: dict[Partition, str] = {}
+        self.standstills = Standstills(projection.name)
         self._settings = settings
         self._sink = sink
         self._partitions = {topic: partitions[topic] for topic in projection.reads}
@@ -107,16 +108,11 @@ class Reader:
         self._failure: BaseException | None = None
         self._is_stopping = False
         self._has_begun = False
-        self._held_up: dict[Partition, str] = {}  # by a store that is down, in its words; the first is said aloud
-        self._waits: dict[Partition, str] = {}  # for another partition of the same projection, in words
-        self._unread: dict[Partition, str] = {}  # their checkpoints, and why
         self._folding: set[asyncio.Task[None]] = set()
-        self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
         self._look_around_seconds = look_around_seconds
         self._hindrances = Hindrances(
             settings.kafka_bootstrap, settings.named(projection.full_name), blocked_seconds=blocked_seconds
         )
-        self._blocked: set[Partition] = set()  # by a transaction that nobody ends
         self.strangers: list[str] = []
         self._moved_at = 0.0  # by the loop's clock: when a record came, or a partition was let go on
         self._consumer = self._new_consumer()
@@ -155,8 +151,8 @@ class Reader:
                 version,
                 partition,
                 progress,
-                self.refusals.get(partition),
-                self._held_up.get(partition) or self._unread.get(partition) or self._waits.get(partition),
+                self.standstills.refusals.get(partition),
+                self.standstills.reason(partition),
             )
             for partition in self._handover.held
             if (progress := self._handover.progress(partition))
@@ -184,16 +180,14 @@ class Reader:
             logger.info("the checkpoint was moved by another worker", projection=self.projection.name, why=str(moved))
             outcome, commands = "moved", self._handover.moved(batch)
         except StoreUnavailable as unavailable:
-            if not self._held_up:
-                logger.warning("a store is unavailable", projection=self.projection.name, why=str(unavailable))
-            self._held_up[batch.partition] = str(unavailable)
+            self.standstills.unavailable(batch.partition, str(unavailable))
             outcome, commands = "unavailable", self._handover.unavailable(batch)
         except NotYet as waits:
             logger.debug("a batch waits", projection=self.projection.full_name, why=str(waits))
-            self._waits[batch.partition] = str(waits)
+            self.standstills.waits(batch.partition, str(waits))
             outcome, commands = "waits", self._handover.waits(batch)
         except Halted as halted:
-            self._halted.add(batch.partition)
+            self.standstills.halted(batch.partition)
             outcome, commands = "halted", self._handover.halted(batch, str(halted))
         except BaseException as error:
             outcome = "failed"
@@ -204,13 +198,7 @@ class Reader:
                 raise
             return
         else:
-            if batch.partition in self._held_up:
-                del self._held_up[batch.partition]
-                if not self._held_up:
-                    logger.info("the store is back", projection=self.projection.name)
-            self._waits.pop(batch.partition, None)
-            self._halted.discard(batch.partition)
-            self._goes_on(batch.partition)
+            self.standstills.applied(batch.partition)
             commands = self._handover.applied(batch)
         finally:
             BATCHES.labels(self.projection.name, outcome).inc()
@@ -335,11 +323,7 @@ class Reader:
             async with asyncio.timeout(DRAIN_SECONDS), self._came_back:
                 await self._came_back.wait_for(lambda: not self._handover.in_flight(taken))
         for partition in taken:
-            self.refusals.pop(partition, None)
-            self._halted.discard(partition)
-            self._unread.pop(partition, None)
-            self._waits.pop(partition, None)
-            self._held_up.pop(partition, None)
+            self.standstills.forget(partition)
             self._on_release(self.projection.full_name, partition)
 
     async def _withdraw(self, taken: Iterable[Partition]) -> None:
@@ -364,24 +348,17 @@ class Reader:
                 case Resume(partition):
                     self._consumer.resume(self._topic_partition(partition))
                     self._moved_at = self._now()
-                    if partition not in self._halted:
-                        self._goes_on(partition)
+                    self.standstills.resumed(partition)
                 case Seek(partition, offset):
                     self._consumer.seek(self._topic_partition(partition), offset)
                 case Refuse(partition, why):
-                    if self.refusals.get(partition) != why:
-                        logger.error("a partition stands still", projection=self.projection.name, why=why)
-                    self.refusals[partition] = why
+                    self.standstills.refused(partition, why)
                 case LookAgain(partition, epoch):
                     self._start(self._look_again(partition, epoch))
                 case ReadCheckpoint():
                     self._start(self._read_checkpoint(command))
                 case Deliver(batch, attempt):
                     self._start(self._deliver_later(batch, attempt), batch)
-
-    def _goes_on(self, partition: Partition) -> None:
-        if self.refusals.pop(partition, None):
-            logger.info("a partition goes on", projection=self.projection.name, partition=str(partition))
 
     async def _look_around(self) -> None:
         while True:
@@ -400,14 +377,7 @@ class Reader:
             if progress is not None and progress.next_offset is not None:
                 positions[self._topic_partition(partition)] = progress.next_offset
         found = await self._hindrances.transactions(self._consumer, positions)
-        blocked = {self._partition(at): why for at, why in found.items()}
-        for partition in self._blocked - blocked.keys():
-            self._goes_on(partition)
-        for partition, why in blocked.items():
-            if partition not in self._blocked:
-                logger.error("a partition stands still", projection=self.projection.name, why=why)
-            self.refusals[partition] = why
-        self._blocked = set(blocked)
+        self.standstills.blocked({self._partition(at): why for at, why in found.items()})
 
     async def _look_for_strangers(self) -> None:
         found = await self._hindrances.strangers()
@@ -443,17 +413,10 @@ class Reader:
             # The ends after the checkpoint, which another may have moved past an end that was asked for before.
             log = await self._log(partition, identity)
         except (StoreUnavailable, KafkaError, OSError) as error:
-            if attempt == 0:
-                logger.warning(
-                    "a checkpoint cannot be read",
-                    projection=self.projection.name,
-                    partition=str(partition),
-                    why=str(error),
-                )
-            self._unread[partition] = str(error) or type(error).__name__
+            self.standstills.unread(partition, str(error) or type(error).__name__, attempt=attempt)
             self._carry_out(self._handover.checkpoint_failed(partition, epoch))
             return
-        self._unread.pop(partition, None)
+        self.standstills.read(partition)
         # Between the answer and the seek lies no await, so the assignment that the hand-over knows is the consumer's.
         if self._topic_partition(partition) in self._consumer.assignment():
             self._carry_out(self._handover.checkpoint_read(partition, epoch, checkpoint, log))

@@ -80,15 +80,15 @@ async def test_an_open_transaction_that_holds_up_a_partition_is_named_until_it_e
         await produce(settings, [viewed("view", "film")])
 
         async def says_so() -> bool:
-            return transactional_id in reader.refusals.get(HOME, "")
+            return transactional_id in reader.standstills.refusals.get(HOME, "")
 
         await until(says_so)
-        assert "2 records lie behind it" in reader.refusals[HOME]
-        assert f"--partition {HOME.number} --start-offset 0" in reader.refusals[HOME]
+        assert "2 records lie behind it" in reader.standstills.refusals[HOME]
+        assert f"--partition {HOME.number} --start-offset 0" in reader.standstills.refusals[HOME]
         await producer.abort_transaction()
 
         async def goes_on() -> bool:
-            return HOME not in reader.refusals
+            return HOME not in reader.standstills.refusals
 
         await until(goes_on)
 
@@ -172,8 +172,11 @@ async def test_a_log_that_ends_before_the_checkpoint_is_refused_with_the_way_out
     await sink.apply([], expected=Place(*HOME, 0), next_offset=100)
     async with reading(settings, sink) as reader:
         await until(lambda: is_refused(reader))
-        assert f"views is at {HOME} at 100, but {HOME} ends at 1: the log was truncated" in reader.refusals[HOME]
-        assert "faust -A agents rebuild views" in reader.refusals[HOME]
+        assert (
+            f"views is at {HOME} at 100, but {HOME} ends at 1: the log was truncated"
+            in reader.standstills.refusals[HOME]
+        )
+        assert "faust -A agents rebuild views" in reader.standstills.refusals[HOME]
 
 
 async def test_events_that_are_gone_before_they_were_folded_are_missed_in_words(settings: Settings) -> None:
@@ -185,7 +188,7 @@ async def test_events_that_are_gone_before_they_were_folded_are_missed_in_words(
     await admin.close()
     async with reading(settings, MemorySink(views)) as reader:
         await until(lambda: is_refused(reader))
-        assert f"{HOME} begins at 5: events are gone that were never folded" in reader.refusals[HOME]
+        assert f"{HOME} begins at 5: events are gone that were never folded" in reader.standstills.refusals[HOME]
 
 
 async def identity(settings: Settings) -> LogIdentity:
@@ -194,7 +197,7 @@ async def identity(settings: Settings) -> LogIdentity:
 
 
 async def is_refused(reader: Reader) -> bool:
-    return HOME in reader.refusals
+    return HOME in reader.standstills.refusals
 
 
 async def is_named(reader: Reader, words: str) -> bool:
