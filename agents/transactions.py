@@ -1,114 +1,12 @@
-"""Which producer holds a transaction open on a partition, as the broker tells it.
-
-aiokafka knows neither request, so they are spelled out here (Kafka protocol, DescribeProducers v0 and ListTransactions v0; KIP-664).
-"""
+"""Which producer holds a transaction open on a partition, as the broker tells it."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
-from agents.topics import open_client
+from agents.requests import DescribeProducersRequest, ListTransactionsRequest, open_client
 from schemas.log import moment_of
-
-TEXT = CompactString("utf-8")
-
-
-class DescribeProducersResponse_v0(Response):
-    API_KEY = 61
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("name", TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("error_message", TEXT),
-                        (
-                            "producers",
-                            CompactArray(
-                                ("producer_id", Int64),
-                                ("producer_epoch", Int32),
-                                ("last_sequence", Int32),
-                                ("last_timestamp", Int64),
-                                ("coordinator_epoch", Int32),
-                                ("transaction_start_offset", Int64),
-                                ("tags", TaggedFields),
-                            ),
-                        ),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class DescribeProducersRequest_v0(RequestStruct):
-    FLEXIBLE_VERSION = True
-    API_KEY = 61
-    API_VERSION = 0
-    RESPONSE_TYPE = DescribeProducersResponse_v0
-    SCHEMA = Schema(
-        ("topics", CompactArray(("name", TEXT), ("partitions", CompactArray(Int32)), ("tags", TaggedFields))),
-        ("tags", TaggedFields),
-    )
-
-
-class DescribeProducersRequest(Request[DescribeProducersRequest_v0]):
-    API_KEY = 61
-
-    def __init__(self, at: TopicPartition) -> None:
-        self._at = at
-
-    def build(self, request_struct_class: type[DescribeProducersRequest_v0]) -> DescribeProducersRequest_v0:
-        return request_struct_class([(self._at.topic, [self._at.partition], {})], {})
-
-
-class ListTransactionsResponse_v0(Response):
-    API_KEY = 66
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        ("error_code", Int16),
-        ("unknown_state_filters", CompactArray(TEXT)),
-        (
-            "transactions",
-            CompactArray(
-                ("transactional_id", TEXT), ("producer_id", Int64), ("transaction_state", TEXT), ("tags", TaggedFields)
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class ListTransactionsRequest_v0(RequestStruct):
-    FLEXIBLE_VERSION = True
-    API_KEY = 66
-    API_VERSION = 0
-    RESPONSE_TYPE = ListTransactionsResponse_v0
-    SCHEMA = Schema(
-        ("state_filters", CompactArray(TEXT)), ("producer_id_filters", CompactArray(Int64)), ("tags", TaggedFields)
-    )
-
-
-class ListTransactionsRequest(Request[ListTransactionsRequest_v0]):
-    API_KEY = 66
-
-    def __init__(self, producer_id: int) -> None:
-        self._producer_id = producer_id
-
-    def build(self, request_struct_class: type[ListTransactionsRequest_v0]) -> ListTransactionsRequest_v0:
-        return request_struct_class([], [self._producer_id], {})
 
 
 class OpenTransaction(NamedTuple):
