@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from agents.left import Left, left_by
 from agents.replaying import Replay
 from agents.stores import folded_as
-from projections.changes import Append, Change, Increment
+from projections.changes import Change, Increment, singly
 from projections.queries.board import Board, read_board
 from projections.queries.statistics import BY_NAME, TABLES, start_of
 from projections.queries.still import Still
@@ -67,8 +67,9 @@ class Auditing:
         still = Still(board.edges)
 
         def write(change: Change) -> None:
-            if not isinstance(change, Append) and shard_of(change.key["video_id"], version.shards) == shard:
-                still.write(change)
+            for one in singly([change]):
+                if shard_of(one.key["video_id"], version.shards) == shard:
+                    still.write(one)
 
         edge = min(board.edges.values())
         occurred_from = EPOCH + edge * MINUTE if edge else None
@@ -85,10 +86,10 @@ class Auditing:
         counted: dict[str, dict[Any, int]] = {table: {} for table in held}
 
         def write(change: Change) -> None:
-            if isinstance(change, Increment):
-                at = change.key["video_id"], change.key["start"]
-                if from_ is None or at[1] >= from_:
-                    counted[change.table][at] = counted[change.table].get(at, 0) + change.by
+            for one in singly([change]):
+                at = one.key["video_id"], one.key["start"]
+                if isinstance(one, Increment) and (from_ is None or at[1] >= from_):
+                    counted[one.table][at] = counted[one.table].get(at, 0) + one.by
 
         spans = await self._replay.spans_to(places, occurred_from=from_)
         await self._replay.fold(folded_as(version), spans, write, left=left)

@@ -8,7 +8,7 @@ from agents.decisions import Ruling, Sighting, ahead, is_retry
 from agents.parking import WAITS_BEHIND, Parked
 from projections.counting import COUNTS, Duplicate, FromTheFuture, Verdict
 from projections.projection import Refused
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.events import VideoViewed
 from schemas.log import MILLISECOND, Place, moment_of
 

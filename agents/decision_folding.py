@@ -14,7 +14,7 @@ from agents.parking import NotYet, Parked, Parking
 from agents.reading import read_records
 from projections.projection import Projection
 from projections.sinks.sink import ChangeRefused, Sink
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.events import VideoViewed
 from schemas.log import Place
 from schemas.streams import streams

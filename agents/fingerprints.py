@@ -19,6 +19,7 @@ from projections.all import PROJECTIONS
 from projections.counting import SeenIds
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
+from schemas.decoded import Decoded
 from schemas.golden import GOLDEN, goldens
 from schemas.partitions import partition_of
 from schemas.streams import Streams, streams
@@ -95,7 +96,7 @@ def fingerprint(projection: Projection, log: Sequence[GoldenRecord], streams: St
     return Fingerprint(projection.version, len(log), digest.hexdigest())
 
 
-def _decoded(log: Iterable[GoldenRecord], streams: Streams) -> dict[Partition, list[Any]]:
+def _decoded(log: Iterable[GoldenRecord], streams: Streams) -> dict[Partition, Sequence[Decoded]]:
     by_partition: dict[Partition, list[GoldenRecord]] = {}
     for record in log:
         by_partition.setdefault(Partition(record.topic, record.partition), []).append(record)

@@ -1,7 +1,7 @@
 """One batch: decode, judge, fold, apply."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -14,12 +14,14 @@ from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, co
 from agents.parking import AWAITS_DECISION, PATIENT, NotYet, Parked, Parking, Undecided
 from agents.reading import Read, read_records
 from projections.changes import Change
-from projections.counting import COUNTS, SeenIds
-from projections.projection import Projection, Refused
+from projections.counting import SeenIds
+from projections.projection import Projection, Refused, refusing
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink
-from schemas.envelope import Decoded, Record, id_of
+from schemas.decoded import Decoded, Events
+from schemas.envelope import id_of
 from schemas.events import VideoViewed
-from schemas.log import Place, Recorded
+from schemas.log import Place
+from schemas.records import Record
 from schemas.streams import DECISIONS, streams
 
 END_OF_LOG = 2**63 - 1
@@ -41,8 +43,8 @@ class SeenIdsSource(Protocol):
 class Judged(NamedTuple):
     """What reaches the fold, and the views that do not count."""
 
-    counted: list[Decoded]
-    refused: list[Refused]
+    counted: Sequence[Decoded]
+    refused: Sequence[Refused]
 
 
 class Stretch(NamedTuple):
@@ -171,9 +173,11 @@ class Folding:
         parked = await self._parking.offsets(partition, from_offset, to_offset)
         return {*parked, *self._decisions.decided(self._projection.name, partition, from_offset, to_offset)}
 
-    async def _judged(self, batch: Batch, decoded: list[Decoded]) -> Judged:
+    async def _judged(self, batch: Batch, decoded: Sequence[Decoded]) -> Judged:
         """Of views only those that count reach a projection that counts."""
-        if not self._projection.counts_once or not any(item.event.type == VideoViewed.type for item in decoded):
+        if not self._projection.counts_once or not any(
+            event.type == VideoViewed.type for event in Events.of(decoded).each
+        ):
             return Judged(decoded, [])
         name, partition = self._projection.full_name, batch.partition
         seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
@@ -295,14 +299,9 @@ def held_back(stretch: Stretch, undecided: Sequence[Undecided], records: Sequenc
 
 def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
     """What reaches a fold that counts: the views that do, and whatever is no view."""
-    views = [item for item in decoded if item.event.type == VideoViewed.type]
-    verdicts = seen.judge_all(cast("list[tuple[VideoViewed, Recorded]]", views))
-    refused = [
-        Refused(cast(VideoViewed, item.event), item.recorded, verdict)
-        for item, verdict in zip(views, verdicts, strict=True)
-        if verdict is not COUNTS
-    ]
-    if not refused:
-        return Judged(list(decoded), [])
-    places = {item.recorded.place for item in refused}
-    return Judged([item for item in decoded if item.recorded.place not in places], refused)
+    events = Events.of(decoded)
+    if all(event.type == VideoViewed.type for event in events.each):
+        return Judged(*refusing(events, seen.refusals(events)))
+    views = [number for number, event in enumerate(events.each) if event.type == VideoViewed.type]
+    verdicts = {views[number]: verdict for number, verdict in seen.refusals(events.take(views)).items()}
+    return Judged(*refusing(events, verdicts))

@@ -1,17 +1,20 @@
 """Stretches of the log, read outside of any group: to refill what a worker remembers, and to replay what a command asks about."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.fetching import block_consumer, fetched
 from agents.handover import Partition
-from agents.reader import FETCH_WAIT_MS
 from compose.settings import Settings
 from projections.sinks.sink import StoreUnavailable
+from schemas.records import Record
+
+POLL_MS = 500
 
 
 class LogReader:
@@ -37,14 +40,13 @@ class LogReader:
         """The offset after the last record that a reader of committed records can reach."""
         return int((await self._consumer.end_offsets([self._at]))[self._at])
 
-    async def read(self, from_offset: int, to_offset: int, *, beyond: bool = False) -> AsyncIterator[list[Any]]:
+    async def read(self, from_offset: int, to_offset: int, *, beyond: bool = False) -> AsyncIterator[Sequence[Record]]:
         """Yields the records of [from_offset, to_offset), batch by batch; with `beyond` whatever comes first from there on."""
         self._consumer.seek(self._at, from_offset)
         end = await self.end()
         while await self._consumer.position(self._at) < (end if beyond else min(to_offset, end)):
-            records = (await self._consumer.getmany(self._at, timeout_ms=500)).get(self._at, [])
-            wanted = records if beyond else [record for record in records if record.offset < to_offset]
-            if wanted:
+            block = (await fetched(self._consumer, [self._at], timeout_ms=POLL_MS)).get(self._at)
+            if block is not None and (wanted := block if beyond else block.before(to_offset)):
                 yield wanted
 
 
@@ -57,12 +59,7 @@ def log_of(settings: Settings) -> OpenLog:
     @asynccontextmanager
     async def open_log(partition: Partition) -> AsyncIterator[LogReader]:
         at = TopicPartition(settings.named(partition.topic), partition.number)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-        )
+        consumer = block_consumer(settings)
         try:
             await consumer.start()
             consumer.assign([at])

@@ -16,8 +16,8 @@ from agents.handover import Partition
 from projections.projection import Projection
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import Step
-from schemas.envelope import Record
 from schemas.log import EPOCH, MILLISECOND, Place, moment_of
+from schemas.records import Record
 
 WAITS_BEHIND = "waits-behind"
 AWAITS_DECISION = "awaits-decision"

@@ -6,7 +6,7 @@ from datetime import datetime
 from agents.replaying import Replay
 from agents.stores import folded_as
 from projections.catalogue import catalogue
-from projections.changes import Change, Increment
+from projections.changes import Change, singly
 from projections.leaderboard import WINDOWS
 from projections.queries.catalogue import Video, video_of
 from projections.queries.leaderboard import Timeframe, Top, Views
@@ -48,8 +48,9 @@ class Past:
         sink = MemorySink(statistics)
 
         def write(change: Change) -> None:
-            if isinstance(change, Increment) and change.key["video_id"] == video_id:
-                sink.write(change)
+            for one in singly([change]):
+                if one.key["video_id"] == video_id:
+                    sink.write(one)
 
         await self._fold("statistics", write)
         return sorted(Point(row["start"], row["views"]) for row in sink.rows(TABLES[bucket]))

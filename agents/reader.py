@@ -18,6 +18,7 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
+from agents.fetching import FETCH_WAIT_MS
 from agents.handover import (
     WAITING_ATTEMPT,
     Batch,
@@ -45,7 +46,6 @@ from projections.projection import Projection
 from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, StoreUnavailable
 
 MAX_RECORDS = 5_000  # in a batch: a few hundredths of a second of folding
-FETCH_WAIT_MS = 20  # the default of 500 stalls a busy partition behind fetches for drained ones
 # Where nothing came for so long, no partition is busy, and the broker answers a fetch as soon as it has anything: to ask it fifty times
 # a second for each projection took half a core of a system at rest.
 QUIET_SECONDS = 1.0

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 from agents.handover import Partition
 from agents.parking import Parked
-from schemas.envelope import Decoded, Record, decode, decode_usual
+from schemas.decoded import Decoded
+from schemas.envelope import decode, decode_usual
 from schemas.errors import Poison, WrongPartition
 from schemas.log import Place
 from schemas.partitions import partitions_of
+from schemas.records import Columns, Record
 
 LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
 FEW = 50  # records that are decoded one by one
@@ -18,7 +20,7 @@ LONGEST_DETAIL = 1_000  # it may quote a key of any length
 class Read(NamedTuple):
     """What a batch holds: events, and poison."""
 
-    decoded: list[Decoded]
+    decoded: Sequence[Decoded]
     poison: list[Parked]
 
 
@@ -26,7 +28,8 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
     """Each record as an event, or as poison with its reason."""
     if not records:
         return Read([], [])
-    lies_on = partitions_of([(record.key or b"")[:LONGEST_KEY_BYTES] for record in records], partitions)
+    keys = records.keys if isinstance(records, Columns) else [record.key for record in records]
+    lies_on = partitions_of([(key or b"")[:LONGEST_KEY_BYTES] for key in keys], partitions)
     if (lies_on == partition.number).all() and (usual := decode_usual(records, partition.topic)) is not None:
         return Read(usual, [])
     if len(records) > FEW:
@@ -34,10 +37,11 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
         half = len(records) // 2
         first, second = (read_records(part, partition, partitions) for part in (records[:half], records[half:]))
         return Read([*first.decoded, *second.decoded], [*first.poison, *second.poison])
-    read = Read([], [])
+    decoded: list[Decoded] = []
+    parked: list[Parked] = []
     for record, expected in zip(records, lies_on, strict=True):
         try:
-            decoded = decode(record, partition.topic)
+            item = decode(record, partition.topic)
             if expected != partition.number:
                 raise WrongPartition(
                     f"the key {record.key!r} belongs on partition {expected}, not on {partition.number}; "
@@ -45,7 +49,7 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
                 )
         except Poison as poison:
             place = Place(partition.topic, partition.number, record.offset)
-            read.poison.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
+            parked.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
         else:
-            read.decoded.append(decoded)
-    return read
+            decoded.append(item)
+    return Read(decoded, parked)

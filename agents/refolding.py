@@ -11,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvloop
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.blocks import Block
 from agents.decisions import decisions_of
+from agents.fetching import block_consumer, fetched
 from agents.folding import Folding
 from agents.garbage import collect_seldom
 from agents.handover import Batch, Log, Partition, contradiction
 from agents.known_poison import KnownPoison, NewPoison
 from agents.limits import Halted
 from agents.parking import NotYet
-from agents.reader import FETCH_WAIT_MS, back_off_seconds
+from agents.reader import back_off_seconds
 from agents.registry import NotNow, Registry
 from agents.seen import seen_ids
 from agents.stores import Stores, folded_as, open_stores
@@ -30,10 +32,11 @@ from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.queries.versions import Version
 from projections.sinks.sink import CheckpointMoved, StoreUnavailable
+from schemas.records import Record
 from schemas.streams import streams
 
 BATCH_RECORDS = 20_000
-FETCH_BYTES = 4 * 2**20  # of a partition: a batch comes in one fetch or two
+FETCH_BYTES = 4 * 2**20  # of a partition: about ten thousand views
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
@@ -66,6 +69,7 @@ class Refolding:
         self._side_by_side = asyncio.Semaphore(streams().agents[version.projection].concurrency)
         self._positions: dict[Partition, int] = {}
         self._stopping = False
+        self._began, self._folded = time.monotonic(), 0
 
     def stop(self) -> None:
         """`run` ends after the batches that are under way."""
@@ -76,14 +80,7 @@ class Refolding:
 
         Raises NewPoison, NotNow when a checkpoint speaks of another log, KafkaError.
         """
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            isolation_level="read_committed",
-            auto_offset_reset="none",
-            enable_auto_commit=False,
-            fetch_max_wait_ms=FETCH_WAIT_MS,
-            max_partition_fetch_bytes=FETCH_BYTES,
-        )
+        consumer = block_consumer(self._settings, max_partition_fetch_bytes=FETCH_BYTES)
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
@@ -95,7 +92,6 @@ class Refolding:
 
     async def _fold_all(self, consumer: Any, ends: Ends | None) -> None:
         left = dict(ends or await self._ends(consumer, self._partitions))
-        began, folded = time.monotonic(), 0
         while not self._stopping:
             for partition in [p for p, end in left.items() if self._positions[p] >= end]:
                 if (
@@ -108,48 +104,57 @@ class Refolding:
                     del left[partition]
             if not left:
                 return
-            folded += await self._fold_some(consumer, left, exact=ends is not None)
-            if self._rate:
-                await asyncio.sleep(max(0.0, folded / self._rate - (time.monotonic() - began)))
+            await self._fold_some(consumer, left, exact=ends is not None)
 
-    async def _fold_some(self, consumer: Any, left: Ends, *, exact: bool) -> int:
-        most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
+    async def _fold_some(self, consumer: Any, left: Ends, *, exact: bool) -> None:
+        """What has been fetched by now of each partition."""
         wanted = {self._at(partition): partition for partition in left}
-        fetched = await consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=most)
-        batches = []
+        blocks = await fetched(consumer, list(wanted), timeout_ms=POLL_MS)
+        folds = []
         for at, partition in wanted.items():
-            position, records = await consumer.position(at), fetched.get(at, [])
+            position, block = await consumer.position(at), blocks.get(at)
             if exact and position > left[partition]:
-                position, records = left[partition], [r for r in records if r.offset < left[partition]]
+                position, block = left[partition], block and block.before(left[partition])
             if position > self._positions[partition]:
-                batches.append(Batch(0, partition, self._positions[partition], position, records))
-        done = await asyncio.gather(*(self._fold(consumer, batch) for batch in batches), return_exceptions=True)
-        for error in done:
+                folds.append(self._fold_block(consumer, partition, block, position))
+        for error in await asyncio.gather(*folds, return_exceptions=True):
             if error is not None:
                 raise error
-        return sum(len(batch.records) for batch in batches)
 
-    async def _fold(self, consumer: Any, batch: Batch) -> None:
-        """Fold it, however long a store is down."""
+    async def _fold_block(self, consumer: Any, partition: Partition, block: Block | None, position: int) -> None:
+        most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
         async with self._side_by_side:
-            attempt = 0
-            while not self._stopping:
-                try:
-                    await self._folding.fold(batch)
-                except StoreUnavailable:
-                    attempt += 1
-                    await asyncio.sleep(back_off_seconds(attempt))
-                except CheckpointMoved:
-                    await self._seek(consumer, batch.partition)
+            records: Sequence[Record] = block if block is not None else []
+            for first in range(0, max(1, len(records)), most):
+                following = records[first + most].offset if first + most < len(records) else position
+                batch = Batch(0, partition, self._positions[partition], following, records[first : first + most])
+                if not await self._fold(consumer, batch):
                     return
-                except NotYet:
-                    # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
-                    await asyncio.sleep(WAIT_SECONDS)
-                    await self._seek(consumer, batch.partition)
-                    return
-                else:
-                    self._positions[batch.partition] = batch.next_offset
-                    return
+                self._folded += len(batch.records)
+                if self._rate:
+                    await asyncio.sleep(max(0.0, self._folded / self._rate - (time.monotonic() - self._began)))
+
+    async def _fold(self, consumer: Any, batch: Batch) -> bool:
+        """Fold it, however long a store is down; False when the partition is now read from elsewhere, or the time has come to stop."""
+        attempt = 0
+        while not self._stopping:
+            try:
+                await self._folding.fold(batch)
+            except StoreUnavailable:
+                attempt += 1
+                await asyncio.sleep(back_off_seconds(attempt))
+            except CheckpointMoved:
+                await self._seek(consumer, batch.partition)
+                return False
+            except NotYet:
+                # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
+                await asyncio.sleep(WAIT_SECONDS)
+                await self._seek(consumer, batch.partition)
+                return False
+            else:
+                self._positions[batch.partition] = batch.next_offset
+                return True
+        return False
 
     async def _seek(self, consumer: Any, partition: Partition) -> None:
         """To the checkpoint, if it speaks of this log."""

@@ -4,7 +4,7 @@ A table is named without its version; the sink adds it. Keys and values are plai
 dicts that JSON can hold, or None.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Values = Mapping[str, Any]
@@ -16,6 +16,18 @@ class Increment(NamedTuple):
     table: str
     key: Values
     by: int = 1
+    column: str = "views"
+
+
+class Tally(NamedTuple):
+    """Add to the counter `column` of many rows: by each key, a value for each of `key_columns`, how much.
+
+    As many increments, said at once: what a batch of views adds up to comes by the thousand.
+    """
+
+    table: str
+    key_columns: tuple[str, ...]
+    counts: Mapping[tuple[Any, ...], int]
     column: str = "views"
 
 
@@ -65,12 +77,20 @@ class Forget(NamedTuple):
     blank: tuple[str, ...] = ()
 
 
-Change = Increment | Upsert | Append | Remove | Forget
+Single = Increment | Upsert | Remove | Forget
+Change = Single | Tally | Append
 
 
-def upserts_of(append: Append) -> Iterator[Upsert]:
-    """The same rows as upserts, one by one."""
-    parted = len(append.key_columns)
-    for row in append.rows:
-        key = dict(zip(append.key_columns, row[:parted], strict=True))
-        yield Upsert(append.table, key, dict(zip(append.columns, row[parted:], strict=True)))
+def singly(changes: Iterable[Change]) -> Iterator[Single]:
+    """The same, row by row."""
+    for change in changes:
+        if isinstance(change, Tally):
+            for key, by in change.counts.items():
+                yield Increment(change.table, dict(zip(change.key_columns, key, strict=True)), by, change.column)
+        elif isinstance(change, Append):
+            parted = len(change.key_columns)
+            for row in change.rows:
+                place = dict(zip(change.key_columns, row[:parted], strict=True))
+                yield Upsert(change.table, place, dict(zip(change.columns, row[parted:], strict=True)))
+        else:
+            yield change

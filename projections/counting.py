@@ -8,14 +8,15 @@ An id is known by 64 bits of it (XXH3), which is part of the rule: of a hundred 
 taken for another in one of four thousand such windows, and then by every projection and every replay alike.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from projections.sightings import Sightings
+from schemas.decoded import Decoded, Events
 from schemas.events import VideoViewed
 from schemas.log import Recorded
 
@@ -75,83 +76,66 @@ class SeenIds:
 
     def judge(self, view: VideoViewed, recorded: Recorded) -> Verdict:
         """The verdict on `view`. Raises LookupError for a record before `answers_from`: the window has passed it."""
-        return self.judge_all([(view, recorded)])[0]
+        return self.refusals(Events.of([Decoded(view, recorded)])).get(0, COUNTS)
 
-    def judge_all(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> list[Verdict]:
-        """The verdict on each of `views`, which are in the order of the log. Raises LookupError like `judge`."""
-        told = 0
-        while told < len(views) and views[told][1].place.offset < self.judged_to:
-            told += 1
-        verdicts = [self._told_again(recorded) for _, recorded in views[:told]]
+    def refusals(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
+        """The verdict on each of `views` that does not count, by its number. Raises LookupError like `judge`."""
+        told = int(np.searchsorted(views.offsets, self.judged_to))
+        verdicts = self._told_again(views.offsets[:told])
         while told < len(views):
             following = self._turn_over(views, told)
-            verdicts += self._first_verdicts(views[told:following])
+            stretch = views if following - told == len(views) else views[told:following]
+            verdicts |= {told + number: verdict for number, verdict in self._first_verdicts(stretch).items()}
             told = following
         return verdicts
 
-    def _told_again(self, recorded: Recorded) -> Verdict:
-        offset = recorded.place.offset
-        if offset < self.answers_from:
+    def _told_again(self, offsets: NDArray[np.int64]) -> dict[int, Verdict]:
+        if len(offsets) and offsets[0] < self.answers_from:
             raise LookupError(
-                f"the seen ids answer from offset {self.answers_from:,}, and were asked about {recorded.place}"
+                f"the seen ids answer from offset {self.answers_from:,}, and were asked about {offsets[0]:,}"
             )
-        return self._now.refused.get(offset) or self._before.refused.get(offset) or COUNTS
+        told = ((number, offset) for number, offset in enumerate(offsets.tolist()))
+        refused = self._before.refused | self._now.refused
+        return {number: refused[offset] for number, offset in told if offset in refused}
 
-    def _first_verdicts(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> list[Verdict]:
-        from_the_future = self._from_the_future(views)
-        verdicts: list[Verdict] = [COUNTS] * len(views)
-        for number, from_when in from_the_future.items():
-            verdicts[number] = from_when
-        honest = [number for number in range(len(views)) if number not in from_the_future]
-        fingerprints = [xxh3_64_intdigest(views[number][0].view_id.encode()) for number in honest]
-        sightings = [(views[number][1].place.offset, views[number][1].recorded_at_ms) for number in honest]
-        recent = self._now.sightings.recent
-        known = self._now.sightings.earlier(fingerprints, self._before.sightings)
-        # Almost all are new, and go in at once; only of the others it matters in which order they come.
-        suspects = known.keys() | (recent.keys() & set(fingerprints))
-        if len(set(fingerprints)) < len(fingerprints):
-            suspects |= {fingerprint for fingerprint, times in Counter(fingerprints).items() if times > 1}
-        for number, fingerprint, sighting in zip(honest, fingerprints, sightings, strict=True):
-            if fingerprint in suspects:
-                before = recent.get(fingerprint) or known.get(fingerprint)
-                recent[fingerprint] = sighting
-                if before is not None and sighting[1] - before[1] <= self._within_ms:
-                    verdicts[number] = Duplicate(before[0])
-        recent.update(zip(fingerprints, sightings, strict=True))
-        for (_, recorded), verdict in zip(views, verdicts, strict=True):
-            if verdict is not COUNTS:
-                self._now.refused[recorded.place.offset] = verdict
-        self.judged_to = views[-1][1].place.offset + 1
-        self._now.sightings.put_away()
+    def _first_verdicts(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
+        verdicts: dict[int, Verdict] = dict(self._from_the_future(views))
+        honest = views if not verdicts else views.take([n for n in range(len(views)) if n not in verdicts])
+        numbers = range(len(views)) if not verdicts else [n for n in range(len(views)) if n not in verdicts]
+        fingerprints = np.array([xxh3_64_intdigest(view.view_id.encode()) for view in honest.each], dtype=np.uint64)
+        earlier = self._now.sightings.see(fingerprints, honest.offsets, honest.times_ms, self._before.sightings)
+        for number, (offset, time_ms) in earlier.items():
+            if honest.times_ms[number] - time_ms <= self._within_ms:
+                verdicts[numbers[number]] = Duplicate(offset)
+        for number, verdict in verdicts.items():
+            self._now.refused[int(views.offsets[number])] = verdict
+        self.judged_to = int(views.offsets[-1]) + 1
         return verdicts
 
-    def _from_the_future(self, views: Sequence[tuple[VideoViewed, Recorded]]) -> dict[int, FromTheFuture]:
+    def _from_the_future(self, views: Events[VideoViewed]) -> dict[int, FromTheFuture]:
         """Those that are, by their number."""
-        earliest_ms = min(recorded.recorded_at_ms for _, recorded in views)
-        latest = max(view.occurred_at for view, _ in views)
-        if latest.timestamp() - earliest_ms / 1_000 <= CLOCK_SKEW.total_seconds():
+        latest = max([view.occurred_at for view in views.each])
+        if latest.timestamp() - int(views.times_ms.min()) / 1_000 <= CLOCK_SKEW.total_seconds():
             return {}
-        ahead = (view.occurred_at.timestamp() - recorded.recorded_at_ms / 1_000 for view, recorded in views)
+        times_ms = views.times_ms.tolist()
+        ahead = (view.occurred_at.timestamp() - ms / 1_000 for view, ms in zip(views.each, times_ms, strict=True))
         return {number: FromTheFuture(s) for number, s in enumerate(ahead) if s > CLOCK_SKEW.total_seconds()}
 
-    def _turn_over(self, views: Sequence[tuple[VideoViewed, Recorded]], first: int) -> int:
+    def _turn_over(self, views: Events[VideoViewed], first: int) -> int:
         """Begin a new generation if the first view is due for one; returns the number of the next view that is."""
-        _, recorded = views[first]
+        recorded_at_ms = int(views.times_ms[first])
         now = self._now
         if now.start_ms is None:
-            now.start_ms = recorded.recorded_at_ms
-        elif recorded.recorded_at_ms - now.start_ms > self._within_ms:
+            now.start_ms = recorded_at_ms
+        elif recorded_at_ms - now.start_ms > self._within_ms:
+            now.sightings.put_away()
             self._before = now
             # Never further back than before: what a refill read only to remember was judged on too little.
             self.answers_from = max(self.answers_from, now.start_offset)
-            now = self._now = _Generation(recorded.place.offset, recorded.recorded_at_ms)
+            now = self._now = _Generation(int(views.offsets[first]), recorded_at_ms)
         assert now.start_ms is not None
-        due_ms = now.start_ms + self._within_ms
-        if views[-1][1].recorded_at_ms <= due_ms:
-            return len(views)
-        return next(
-            i for i in range(first + 1, len(views) + 1) if i == len(views) or views[i][1].recorded_at_ms > due_ms
-        )
+        due = np.flatnonzero(views.times_ms[first + 1 :] > now.start_ms + self._within_ms)
+        return first + 1 + int(due[0]) if len(due) else len(views)
 
 
 class _Generation:

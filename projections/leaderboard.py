@@ -1,15 +1,15 @@
 """Top films over six rolling windows, and each film's views in them."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
-from projections.changes import Change, Increment, Upsert
+from projections.changes import Change, Tally, Upsert
 from projections.counting import MINUTE_SECONDS
 from projections.projection import Projection
+from schemas.decoded import Events
 from schemas.events import VideoDeleted, VideoViewed
-from schemas.log import Recorded
 
 
 class Window(NamedTuple):
@@ -33,11 +33,10 @@ leaderboard = Projection("leaderboard", version=1, topics=("views", "videos"), c
 
 
 @leaderboard.on
-def count_views(views: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
+def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """Views of a film in the minute in which they occurred; the sink adds them to every window that still holds that minute."""
-    counted = Counter((view.video_id, view.occurred_at.timestamp() // MINUTE_SECONDS) for view, _ in views)
-    for (video_id, minute), number in counted.items():
-        yield Increment("views", key={"video_id": video_id, "minute": int(minute)}, by=number)
+    counted = Counter((view.video_id, int(view.occurred_at.timestamp()) // MINUTE_SECONDS) for view in views.each)
+    yield Tally("views", ("video_id", "minute"), counted)
 
 
 @leaderboard.on

@@ -2,13 +2,13 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Self, cast, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from projections.changes import Change
 from projections.counting import COUNTS, Verdict
 from projections.rule import Rule
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded, Events
 from schemas.events import Event, VideoViewed
 from schemas.log import Recorded
 from schemas.streams import DECISIONS
@@ -24,6 +24,18 @@ class Refused(NamedTuple):
     verdict: Verdict
 
 
+def refusing(
+    events: Events[Any], verdicts: Mapping[int, Verdict], refused: Sequence[Refused] = ()
+) -> tuple[Events[Any], Sequence[Refused]]:
+    """The events without those that a verdict is on, by their numbers; and the refused with them."""
+    if not verdicts:
+        return events, refused
+    numbers = sorted(verdicts)
+    recorded = zip(numbers, events.recorded_of(numbers), strict=True)
+    more = [Refused(events.each[number], how, verdicts[number]) for number, how in recorded]
+    return events.take([n for n in range(len(events)) if n not in verdicts]), [*refused, *more]
+
+
 class Registered(NamedTuple):
     """A handler, and how it wants to be called."""
 
@@ -36,8 +48,8 @@ class Projection:
     """What events mean to one noun. `counts_once`: of views that share an id only the first reaches the fold (`counting`).
 
     A handler is a generator of changes. Its first parameter is annotated with the event it is for; a second one, if it has it, receives
-    `Recorded`: the event's place, append time and id. One whose first parameter is a `Sequence[tuple[SomeEvent, Recorded]]` is handed all
-    of a batch at once, so that it can add up; what it yields must not depend on how the log is cut into batches.
+    `Recorded`: the event's place, append time and id. One whose first parameter is `Events[SomeEvent]` is handed all of a batch at once,
+    so that it can add up; what it yields must not depend on how the log is cut into batches.
     """
 
     def __init__(self, name: str, *, version: int, topics: tuple[str, ...], counts_once: bool = False) -> None:
@@ -68,17 +80,17 @@ class Projection:
 
     def ruled(
         self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()
-    ) -> tuple[Sequence[Decoded], Sequence[Refused]]:
+    ) -> tuple[Events[Any], Sequence[Refused]]:
         """What reaches the handlers: what the version's rule leaves out does not count."""
+        events = Events.of(decoded)
         if self.rule is None:
-            return decoded, refused
-        left_out = [
-            Refused(cast(VideoViewed, event), recorded, verdict)
-            for event, recorded in decoded
-            if event.type == VideoViewed.type and (verdict := self.rule.verdict(cast(VideoViewed, event))) is not COUNTS
-        ]
-        places = {item.recorded.place for item in left_out}
-        return [item for item in decoded if item.recorded.place not in places], [*refused, *left_out]
+            return events, refused
+        verdicts = {
+            number: verdict
+            for number, event in enumerate(events.each)
+            if event.type == VideoViewed.type and (verdict := self.rule.verdict(event)) is not COUNTS
+        }
+        return refusing(events, verdicts, refused)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -89,8 +101,8 @@ class Projection:
         """Register `handler` for the event that its first parameter is annotated with."""
         parameters = list(inspect.signature(handler).parameters)
         annotation = get_type_hints(handler)[parameters[0]]
-        wants_all = get_origin(annotation) is Sequence
-        event_type = get_args(get_args(annotation)[0])[0] if wants_all else annotation
+        wants_all = get_origin(annotation) is Events
+        event_type = get_args(annotation)[0] if wants_all else annotation
         if event_type.type in self._handlers:
             raise TypeError(f"{self.name} handles {event_type.__name__} twice")
         if event_type.topic not in self.topics:
@@ -110,19 +122,21 @@ class Projection:
 
     def fold(self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()) -> Iterator[Change]:
         """The changes that these events mean: those that are added up, then the others one by one in their order."""
-        decoded, refused = self.ruled(decoded, refused)
-        types = dict.fromkeys([event.type for event, _ in decoded])
+        events, refused = self.ruled(decoded, refused)
+        types = dict.fromkeys([event.type for event in events.each])
+        one_by_one = False
         for event_type in types:
             registered = self._handlers.get(event_type)
             if registered is not None and registered.wants_all:
                 alone = len(types) == 1
-                yield from registered.handler(decoded if alone else [i for i in decoded if i.event.type == event_type])
-        if not all(registered.wants_all for registered in self._handlers.values()):
-            yield from self._fold_one_by_one(decoded)
+                yield from registered.handler(events if alone else events.of_type(event_type))
+            one_by_one |= registered is not None and not registered.wants_all
+        if one_by_one:
+            yield from self._fold_one_by_one(events)
         if refused and self._refused_handler is not None:
             yield from self._refused_handler(refused)
 
-    def _fold_one_by_one(self, decoded: Sequence[Decoded]) -> Iterator[Change]:
+    def _fold_one_by_one(self, decoded: Iterable[Decoded]) -> Iterator[Change]:
         for event, recorded in decoded:
             registered = self._handlers.get(event.type)
             if registered is not None and not registered.wants_all:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from projections.changes import Append, Change, Forget
 from projections.counting import Counts, Duplicate, FromTheFuture, RuledOut, Verdict
 from projections.projection import Projection, Refused
+from schemas.decoded import Events
 from schemas.events import VideoViewed, ViewerForgotten
-from schemas.log import Recorded, moment_of
+from schemas.log import moment_of
 
 views = Projection("views", version=2, topics=("views", "viewers"), counts_once=True)
 
@@ -14,7 +15,7 @@ PLACE = ("log_partition", "log_offset")
 
 
 @views.on
-def keep_views(kept: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]:
+def keep_views(kept: Events[VideoViewed]) -> Iterator[Change]:
     """Keyed by its place, since an id may count again once `once_within` has passed."""
     columns = ("view_id", "video_id", "viewer_id", "session_id", "watched_seconds", "occurred_at", "recorded_at")
     yield Append(
@@ -33,7 +34,7 @@ def keep_views(kept: Sequence[tuple[VideoViewed, Recorded]]) -> Iterator[Change]
                 view.occurred_at,
                 moment_of(recorded.recorded_at_ms),
             )
-            for view, recorded in kept
+            for view, recorded in zip(kept.each, kept.recorded, strict=True)
         ],
     )
 

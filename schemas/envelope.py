@@ -3,16 +3,19 @@
 Binary mode is written; binary and structured mode are read (CloudEvents Kafka protocol binding 1.0.2, §3).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 from pydantic import ValidationError
 
+from .decoded import Decoded, Events
 from .errors import InvalidEvent, NotUpcast, Undecodable, UnknownType, WrongKey, WrongTopic
 from .events import EVENTS, Event
 from .log import Place, Recorded
+from .records import Columns, Listed, Record
 from .structs import events_in
 from .upcasters import UPCASTERS, Upcaster, upcast
 
@@ -23,25 +26,6 @@ MAX_VALUE_BYTES = 512 * 1024  # far above the largest passport, far below what w
 MAX_ATTRIBUTE_LENGTH = 512
 LONGEST_SHOWN_ID = 64  # in bytes: no id of ours is as long
 
-Headers = Iterable[tuple[str, bytes]]
-
-
-class Record(Protocol):
-    """What a Kafka client hands out; `topic` may carry a prefix, so its logical name is given apart."""
-
-    @property
-    def partition(self) -> int: ...
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Headers: ...
-
 
 class Message(NamedTuple):
     """An event ready to be produced."""
@@ -50,13 +34,6 @@ class Message(NamedTuple):
     key: bytes
     value: bytes
     headers: list[tuple[str, bytes]]
-
-
-class Decoded(NamedTuple):
-    """An event, or the struct that stands in for it (`schemas.structs`), and how the log holds it."""
-
-    event: Event
-    recorded: Recorded
 
 
 def encode(event: Event, *, event_id: str, source: str) -> Message:
@@ -115,43 +92,42 @@ def decode(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCAS
         raise WrongKey(
             f"the key is {key!r}, but {model.key_field} is {event.key!r}; produce it keyed by {model.key_field}"
         )
-    recorded_at_ms = _first_recorded(recorded_time, record) if recorded_time else record.timestamp
+    recorded_at_ms = record.timestamp
+    if recorded_time:
+        # A copied record was never first appended after its own append: one that lies would end every window of seen ids.
+        recorded_at_ms = min(_milliseconds(recorded_time), recorded_at_ms)
     return Decoded(event, Recorded(Place(topic, record.partition, record.offset), recorded_at_ms, event_id))
 
 
-def decode_usual(records: Sequence[Record], topic: str) -> list[Decoded] | None:
+def decode_usual(records: Sequence[Record], topic: str) -> Events[Any] | None:
     """What `decode` makes of each of `records`, when all are of one of the kinds that come in millions and nothing is odd about any.
 
-    None otherwise. It goes through the batch field by field, as what runs once a record costs more than all the checks.
+    None otherwise. It goes through the batch column by column, as what runs once a record costs more than all the checks.
     """
-    headers = [dict(record.headers) for record in records]
-    kinds = {(h.get("content-type"), h.get("ce_specversion"), h.get("ce_type")) for h in headers}
-    content_type, specversion, event_type = kinds.pop() if len(kinds) == 1 else (None, None, None)
-    if content_type != BINARY or specversion != SPECVERSION or not event_type:
+    columns = records if isinstance(records, Columns) else Listed(records)
+    event_type = columns.common("ce_type")
+    if columns.common("content-type") != BINARY or columns.common("ce_specversion") != SPECVERSION or not event_type:
         return None
-    ids = [h.get("ce_id") or b"" for h in headers]
-    if not all(ids) or len(max(ids, key=len)) > MAX_ATTRIBUTE_LENGTH or not b"".join(ids).isascii():
+    ids = columns.plain("ce_id", MAX_ATTRIBUTE_LENGTH)
+    if ids is None:
         return None
-    values = [record.value or b"" for record in records]
-    if len(max(values, key=len)) > MAX_VALUE_BYTES:
+    values = [value or b"" for value in columns.values]
+    if max(map(len, values)) > MAX_VALUE_BYTES:
         return None
-    events = events_in(values, event_type, topic, [record.key for record in records])
+    events = events_in(values, event_type, topic, columns.keys)
     if events is None:
         return None
-    try:
-        times_ms = [
-            _first_recorded(_text("recordedtime", copied), record)
-            if (copied := h.get("ce_recordedtime"))
-            else record.timestamp
-            for record, h in zip(records, headers, strict=True)
-        ]
-    except Undecodable:
-        return None
-    # Named tuples without the detour over their own constructors.
-    new = tuple.__new__
-    places = [new(Place, (topic, record.partition, record.offset)) for record in records]
-    recorded = [new(Recorded, row) for row in zip(places, times_ms, map(bytes.decode, ids), strict=True)]
-    return [new(Decoded, row) for row in zip(events, recorded, strict=True)]
+    times_ms, copied = columns.times_ms, columns.each("ce_recordedtime")
+    if any(copied):
+        try:
+            first_ms = [
+                _milliseconds(_text("recordedtime", time)) if time else int(appended_ms)
+                for time, appended_ms in zip(copied, times_ms, strict=True)
+            ]
+        except Undecodable:
+            return None
+        times_ms = np.minimum(np.array(first_ms, dtype=np.int64), times_ms)
+    return Events.at(topic, columns.partition, events, columns.offsets, times_ms, ids)
 
 
 def _text(attribute: str, raw: bytes | None) -> str:
@@ -220,11 +196,6 @@ def _upcast(event_type: str, data: bytes, upcasters: Mapping[str, Upcaster]) -> 
         raise NotUpcast(
             f"the upcasters from {event_type} to {newest} made what is no JSON ({error}); mend them, then retry the record"
         ) from None
-
-
-def _first_recorded(recorded_time: str, record: Record) -> int:
-    """When a copied record was first appended: never after its own append, or one that lies would end every window of seen ids."""
-    return min(_milliseconds(recorded_time), record.timestamp)
 
 
 def _milliseconds(text: str) -> int:

@@ -97,6 +97,13 @@ def events_in(
     if any(at.tzinfo is not UTC for at in times) or min(times) < EARLIEST or max(times) >= LATEST:
         return None
     ids = [[found for found in map(of, events) if found is not None] for of in usual.ids]
-    if [found.encode() for found in ids[0]] != keys or "".join(map("".join, ids)).encode().translate(None, ID_BYTES):
+    if not _are_keys(ids[0], keys) or "".join(map("".join, ids)).encode().translate(None, ID_BYTES):
         return None
     return None if FINER_THAN_MICROSECONDS.search(b"".join(values)) else cast("Sequence[Event]", events)
+
+
+def _are_keys(ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
+    try:
+        return list(map(len, ids)) == list(map(len, keys)) and "".join(ids).encode() == b"".join(keys)  # type: ignore[arg-type]
+    except TypeError:  # a record has no key
+        return False

@@ -4,8 +4,10 @@ from typing import Any
 
 import orjson
 
-from .envelope import SPECVERSION, STRUCTURED, Decoded, Record
+from .decoded import Decoded
+from .envelope import SPECVERSION, STRUCTURED
 from .log import moment_of
+from .records import Record
 
 WRITTEN_ANEW = {"specversion", "id", "type", "data", "data_base64", "datacontenttype", "recordedtime"}
 

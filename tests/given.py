@@ -6,7 +6,7 @@ from typing import Any
 
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.events import (
     EVENTS,
     Event,

@@ -19,7 +19,8 @@ from gateway.keys import LOG, POSTGRES, STORAGE
 from projections.catalogue import catalogue
 from projections.sinks.postgres import PostgresSink
 from projections.sinks.sink import LogIdentity
-from schemas.envelope import Decoded, decode
+from schemas.decoded import Decoded
+from schemas.envelope import decode
 from schemas.events import Event
 from schemas.log import Place, Recorded
 from schemas.streams import streams

@@ -11,14 +11,15 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from agents.fetching import FETCH_WAIT_MS
 from agents.handover import Partition
-from agents.reader import FETCH_WAIT_MS
 from agents.webhooks.claims import Claimed, Claims, Cursor
 from compose.outgoing import Outcome, Outgoing
 from compose.settings import Settings
 from compose.webhooks import Attempt, State
 from projections.sinks.sink import StoreUnavailable
-from schemas.envelope import Decoded, decode
+from schemas.decoded import Decoded
+from schemas.envelope import decode
 from schemas.errors import Poison
 from schemas.events import EVENTS
 from schemas.log import Place, write_token

@@ -9,7 +9,7 @@ from projections.queries.catalogue import Video, video_of
 from projections.queries.versions import Versions
 from projections.sinks.memory import MemorySink
 from projections.sinks.postgres import reaching_postgres
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.events import EVENTS, UploadAborted, UploadInitiated, VideoDeleted, VideoUploaded
 from schemas.log import Place, Recorded
 from schemas.upcasters import upcast

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from heapq import nlargest
 
-from projections.changes import Change, Increment, Upsert
+from projections.changes import Change, Increment, Upsert, singly
 from projections.counting import minute_of
 from projections.leaderboard import WINDOWS
 from projections.queries.leaderboard import Ranked, Timeframe, Top, Views
@@ -37,15 +37,16 @@ class Still:
 
     def write(self, change: Change) -> None:
         """Let one change of the leaderboard take effect."""
-        if isinstance(change, Increment):
-            video_id = change.key["video_id"]
-            for name, edge in self._edges:
-                if change.key["minute"] < edge:
-                    break
-                counted, video_id = self.windows[name], change.key["video_id"]
-                counted[video_id] = counted.get(video_id, 0) + change.by
-        elif isinstance(change, Upsert):
-            self.deleted.add(change.key["video_id"])
+        for one in singly([change]):
+            if isinstance(one, Increment):
+                video_id, minute = one.key["video_id"], one.key["minute"]
+                for name, edge in self._edges:
+                    if minute < edge:
+                        break
+                    counted = self.windows[name]
+                    counted[video_id] = counted.get(video_id, 0) + one.by
+            elif isinstance(one, Upsert):
+                self.deleted.add(one.key["video_id"])
 
     def top(self, k: int, timeframe: Timeframe, as_of: datetime) -> Top:
         """The first `k` films, deleted ones left out: most views first, of equals the greater id."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from projections.changes import Append, Change, Forget, Increment, Remove, Upsert, Values, upserts_of
+from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert, Values, singly
 from projections.projection import Projection
 from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity, Step
 from schemas.log import Place
@@ -68,9 +68,9 @@ class MemorySink:
 
     def write(self, change: Change) -> None:
         """Let one change take effect."""
-        if isinstance(change, Append):
-            for upsert in upserts_of(change):
-                self.write(upsert)
+        if isinstance(change, Append | Tally):
+            for one in singly([change]):
+                self.write(one)
             return
         rows = self._tables.setdefault(change.table, {})
         if isinstance(change, Remove):

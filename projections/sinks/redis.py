@@ -9,7 +9,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from projections.changes import Change
+from projections.changes import Change, singly
 from projections.projection import Projection
 from projections.sinks.redis_board import Board
 from projections.sinks.redis_keys import channel, shard_of, shards_of
@@ -116,9 +116,10 @@ class RedisSink:
                     merge(rows, change)
                 return batch
             for change, offset in zip(changes, offsets, strict=True):
-                number = shard_of(self._shards[0].layout.identity(change), len(self._shards))
-                if offset >= starts[number]:
-                    self._shards[number].layout.merge(batch[number], change)
+                for one in singly([change]):
+                    number = shard_of(self._shards[0].layout.identity(one), len(self._shards))
+                    if offset >= starts[number]:
+                        self._shards[number].layout.merge(batch[number], one)
         return batch
 
     async def _starts(self, place: str, expected: Place) -> list[int]:

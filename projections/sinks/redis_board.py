@@ -7,14 +7,13 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 
 from collections import defaultdict
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import orjson
 from redis.asyncio import Redis
 
-from projections.changes import Change, Increment, Upsert
+from projections.changes import Change, Increment, Single, Tally, Upsert, singly
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_rolling import roll
@@ -40,25 +39,32 @@ class Board:
     def beginning(self) -> dict[str, int]:
         return dict.fromkeys([f"edge:{window.name}" for window in ROLLING] + [f"members:{name}" for name in NAMES], 0)
 
-    def identity(self, change: Change) -> str:
-        return str(_placed(change).key["video_id"])
+    def identity(self, change: Single) -> str:
+        if "video_id" not in change.key:
+            raise _no_place_for(change)
+        return str(change.key["video_id"])
 
     def merge(self, rows: Rows, change: Change) -> None:
         """A row is a film and a minute with the views in it, or a deleted film and no minute."""
-        placed = _placed(change)
-        video_id = placed.key["video_id"]
-        if isinstance(placed, Increment):
-            row = video_id, placed.key["minute"]
-            rows[row] = rows.get(row, 0) + placed.by
+        if isinstance(change, Tally) and (change.table, change.key_columns) == ("views", ("video_id", "minute")):
+            for row, views in change.counts.items():
+                rows[row] = rows.get(row, 0) + views
+        elif isinstance(change, Increment) and change.table == "views" and change.by > 0:
+            row = change.key["video_id"], change.key["minute"]
+            rows[row] = rows.get(row, 0) + change.by
+        elif isinstance(change, Upsert) and change.table == "deleted":
+            rows[change.key["video_id"], None] = 0
         else:
-            rows[video_id, None] = 0
+            raise _no_place_for(change)
 
     def pieces(self, rows: Rows, most: int) -> list[Piece]:
         """The minutes of a film stay together, as they add up: `most` films a piece, and a few minutes of each on average."""
+        by_film: dict[str, Piece] = defaultdict(list)
+        for row in rows.items():
+            by_film[row[0][0]].append(row)
         pieces: list[Piece] = []
         films = 0
-        for _, of_film in groupby(sorted(rows.items(), key=lambda row: str(row[0][0])), key=lambda row: row[0][0]):
-            minutes = list(of_film)
+        for minutes in by_film.values():
             if not pieces or films == most or len(pieces[-1]) + len(minutes) > most * MINUTES_OF_A_FILM:
                 pieces.append([])
                 films = 0
@@ -102,12 +108,10 @@ class Board:
         await roll(self._redis, self._keys, now, self._limits)
 
 
-def _placed(change: Change) -> Increment | Upsert:
-    if isinstance(change, Increment) and change.table == "views" and change.by > 0:
-        return change
-    if isinstance(change, Upsert) and change.table == "deleted":
-        return change
-    raise Refused(f"the board takes views and deleted films, not {change}", lambda other: other == change)
+def _no_place_for(change: Change) -> Refused:
+    return Refused(
+        f"the board takes views and deleted films, not {change}", lambda other: change in (other, *singly([other]))
+    )
 
 
 def _summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str], dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from projections.changes import Change
+from projections.changes import Change, Single
 
 Rows = dict[Any, Any]
 """Distinct rows, a tuple of plain values to plain values, so that JSON can hold them."""
@@ -47,7 +47,7 @@ class Refused(Exception):
 class Layout(Protocol):
     """How one projection's state lies in one shard."""
 
-    def identity(self, change: Change) -> str:
+    def identity(self, change: Single) -> str:
         """The id by which the state is sharded. Raises Refused for a change that has no place here."""
 
     def merge(self, rows: Rows, change: Change) -> None:

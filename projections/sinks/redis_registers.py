@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from projections.changes import Change, Forget, Upsert
+from projections.changes import Change, Forget, Single, Upsert
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
 from projections.sinks.redis_scripts import Script
@@ -27,7 +27,7 @@ class Registers:
     def beginning(self) -> dict[str, int]:
         return {}
 
-    def identity(self, change: Change) -> str:
+    def identity(self, change: Single) -> str:
         return str(_placed(change).key["viewer_id"])
 
     def merge(self, rows: Rows, change: Change) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from projections.changes import Append, Change, Forget, Increment, Remove, Upsert
+from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert
 
 Key = tuple[Any, ...]
 
@@ -29,6 +29,8 @@ class Statement(NamedTuple):
 def shape_of(change: Change) -> Shape:
     if isinstance(change, Append):
         return Shape(Append, change.table, change.key_columns, change.columns)
+    if isinstance(change, Tally):
+        return Shape(Increment, change.table, change.key_columns, (change.column,))
     if isinstance(change, Increment):
         return Shape(Increment, change.table, tuple(change.key), (change.column,))
     if isinstance(change, Upsert):
@@ -42,7 +44,7 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
     """The statements that, one after the other, do what the changes do one by one.
 
     Changes of one shape share a statement, unless another change to the same row lies between them; what comes
-    before a Remove, a Forget or an Append is parted from what comes after, since they stand for many rows.
+    before a Remove, a Forget, an Append or a Tally is parted from what comes after, since they stand for many rows.
     """
     groups: list[tuple[Shape, dict[Key, tuple[Any, ...]]]] = []
     latest: dict[tuple[str, Key], int] = {}
@@ -53,6 +55,10 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
         if isinstance(change, Append):
             parted = len(change.key_columns)
             groups.append((shape, {row[:parted]: row[parted:] for row in change.rows}))
+            floor = len(groups)
+            continue
+        if isinstance(change, Tally):
+            groups.append((shape, {row: (by,) for row, by in change.counts.items()}))
             floor = len(groups)
             continue
         key = tuple(change.key.values())

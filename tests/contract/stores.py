@@ -28,7 +28,7 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import Sink
 from projections.statistics import statistics
 from projections.views import views
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.events import Event, VideoViewed
 from tests.contract.gates import Gated, GatedPool, Gates, gone
 from tests.given import EVENING, announced, deleted, forgotten, recorded, stopped, transcoded, uploaded, viewed

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from compose.settings import Settings
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, Sink, Step, StoreUnavailable
-from schemas.envelope import Decoded
+from schemas.decoded import Decoded
 from schemas.log import Place
 from tests.contract.stores import STORES, RedisStore, Store, open_store
 

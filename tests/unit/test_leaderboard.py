@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.changes import Increment, Upsert
+from projections.changes import Increment, Upsert, singly
 from projections.leaderboard import WINDOWS, hide_video, leaderboard
 from projections.sinks.redis_keys import Keys, shard_of
 from projections.sinks.redis_windows import NAMES, ROLLING, SPANS
@@ -22,7 +22,7 @@ def test_views_count_in_the_minute_in_which_they_occurred() -> None:
         datetime(1970, 1, 1, 1, 2, tzinfo=UTC)
     ]
     views = recorded(VideoViewed(view_id=f"v{i}", video_id="heat", occurred_at=at) for i, at in enumerate(times))
-    assert list(leaderboard.fold(views)) == [
+    assert list(singly(leaderboard.fold(views))) == [
         Increment("views", key={"video_id": "heat", "minute": 61}, by=2),
         Increment("views", key={"video_id": "heat", "minute": 62}, by=1),
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.changes import Change, Increment, Remove, Upsert
+from projections.changes import Change, Increment, Remove, Tally, Upsert
 from projections.positions import positions
 from projections.sinks.memory import MemorySink
 from projections.sinks.rows import Statement, statements
@@ -17,6 +17,10 @@ numbers = st.integers(0, 5)
 changes = st.lists(
     st.one_of(
         st.builds(Increment, st.just("t"), keys, numbers, st.sampled_from(["views", "likes"])),
+        st.builds(
+            lambda counts: Tally("t", ("a", "b"), counts),
+            st.dictionaries(st.tuples(st.sampled_from("xyz"), st.integers(0, 1)), numbers, max_size=4),
+        ),
         st.builds(lambda key, n: Upsert("t", key, {"title": n}), keys, numbers),
         st.builds(lambda key, n, m: Upsert("t", key, {"moment": n, "seconds": m}, "moment"), keys, numbers, numbers),
         st.builds(
