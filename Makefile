@@ -52,9 +52,9 @@ chaos: ## kill and freeze everything under traffic, then compare with the log; s
 	$(SETUP) test
 	@$(PYTHON) -m tests.chaos $(s) $(if $(seed),--seed $(seed)) $(if $(seconds),--seconds $(seconds))
 
-bench: ## figures, side by side with their baselines, on the stack that runs (a few minutes)
+bench: ## figures, side by side with their baselines, on the stack that runs (half an hour); p=board measures one part
 	$(SETUP) bench
-	$(PYTHON) -m benchmarks
+	$(PYTHON) -m benchmarks $(p)
 
 wheel: ## build entertainmenttime-schemas, the events for other Python services, into dist/
 	$(SETUP) check

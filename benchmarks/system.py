@@ -1,5 +1,6 @@
 """A system of its own on the servers that run, and nothing of it left behind."""
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from compose.provisioning import provision
 from compose.settings import Settings
 from projections.queries.versions import Version, Versions
 from schemas.streams import streams
+from tests.servers import Servers
 from tests.sweeping import sweep
 
 
@@ -50,3 +52,16 @@ async def own_system(settings: Settings) -> AsyncIterator[System]:
         finally:
             await sweep(own)
             os.environ |= {name: value or "" for name, value in zip(("ET_PREFIX", "ET_WORKER_ID"), before, strict=True)}
+
+
+@asynccontextmanager
+async def running_system() -> AsyncIterator[System]:
+    """A system with a gateway and a worker of its own."""
+    servers = await asyncio.to_thread(Servers, "stack")
+    try:
+        await asyncio.to_thread(servers.need, {"gateway", "worker"})
+        own = servers.settings(servers.prefix)
+        async with open_stores(own) as stores:
+            yield System(own, stores)
+    finally:
+        await asyncio.to_thread(servers.close, keep_logs=False)

@@ -1,0 +1,182 @@
+"""A rebuild of millions of views while others watch and ask: how fast, what it does to those who ask, and what memory it takes."""
+
+import asyncio
+import contextlib
+import os
+import re
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from typing import NamedTuple
+
+import aiohttp
+import psutil
+
+from agents.rebuilding import Rebuilding
+from benchmarks.system import System
+from benchmarks.views import append_views, records_of
+from projections.queries.leaderboard import Leaderboard
+from projections.queries.versions import Versions
+from schemas.streams import streams
+from tests.working import until
+
+VIEWS, FEWER = 5_000_000, 500_000
+OVER = timedelta(days=30)
+WORKERS = 2
+A_SECOND = 50  # writes, and as many reads
+QUIET_SECONDS = 20.0
+LOOK_SECONDS = 0.1
+COMPARED = 1_000  # films
+PATIENCE_SECONDS = 900.0
+
+
+class Rebuilt(NamedTuple):
+    """What one rebuild did: events a second, most memory of its processes in bytes, and what was wrong, if anything."""
+
+    per_second: float
+    peak_bytes: int
+    wrong: str
+
+
+class Traffic:
+    """Views that are posted and boards that are asked for, at a rate; how long each answer took, and which failed."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.failed: list[str] = []
+
+    def p99_ms(self) -> float:
+        return statistics.quantiles(self.seconds, n=100)[98] * 1_000
+
+
+async def compare_rebuild(small: System, system: System) -> str:
+    """Sentences: the pace beside a fold in memory in as many processes, the reads, the memory. A gateway and a worker run on `system`."""
+    fewer = await _rebuild(small, FEWER, await append_views(small, FEWER, over=OVER, copied=True))
+    expected = await append_views(system, VIEWS, over=OVER, copied=True)
+    await _until_the_worker_has_caught_up(system, expected)
+    async with _traffic(system) as quiet:
+        await asyncio.sleep(QUIET_SECONDS)
+    async with _traffic(system) as live:
+        more = await _rebuild(system, VIEWS, expected)
+    in_memory = await _in_memory(system)
+    failed = [*quiet.failed, *live.failed]
+    wrong = fewer.wrong or more.wrong or (f"{len(failed)} requests failed: {failed[0]}" if failed else "right")
+    return (
+        f"rebuild of {VIEWS:,} views by {WORKERS} processes under {A_SECOND} writes and {A_SECOND} reads a second: "
+        f"{more.per_second:,.0f} views/s, {in_memory:,.0f} folded in memory ({more.per_second / in_memory:.2f}); reads p99 "
+        f"{live.p99_ms():.1f} ms, quiet {quiet.p99_ms():.1f} ms ({live.p99_ms() / quiet.p99_ms():.2f}), {len(live.seconds):,} reads; "
+        f"memory {more.peak_bytes / 1e6:.0f} MB, of {FEWER:,} views {fewer.peak_bytes / 1e6:.0f} MB "
+        f"({more.peak_bytes / fewer.peak_bytes:.2f}); answers {wrong}"
+    )
+
+
+async def _rebuild(system: System, views: int, expected: Counter[str]) -> Rebuilt:
+    version = await system.begin("leaderboard")
+    try:
+        began = time.monotonic()
+        async with _peak() as peak:
+            await Rebuilding(system.settings, system.stores, version, workers=WORKERS).run(lambda progress: None)
+        seconds = time.monotonic() - began
+        board = Leaderboard(system.stores.redis, system.settings.prefix, system.answering(version))
+        top = {item.video_id: item.views for item in (await board.top(COMPARED, "all_time")).items}
+        # What is watched meanwhile are other films, so that these are known exactly.
+        differing = [film for film in top if film in expected and top[film] != expected[film]]
+        wrong = f"{len(differing)} films differ" if differing or not top else ""
+        return Rebuilt(records_of(views) / seconds, peak[0], wrong)
+    finally:
+        await system.drop(version)
+
+
+@asynccontextmanager
+async def _peak() -> AsyncIterator[list[int]]:
+    """The most memory that our child processes had together, in bytes."""
+    most = [0]
+
+    async def look() -> None:
+        while True:
+            with contextlib.suppress(psutil.Error):
+                own = psutil.Process().children(recursive=True)
+                # Of what they share, such as the interpreter, each counts its part.
+                most[0] = max(most[0], sum(child.memory_full_info().pss for child in own))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    looking = asyncio.create_task(look())
+    try:
+        yield most
+    finally:
+        looking.cancel()
+
+
+@asynccontextmanager
+async def _traffic(system: System) -> AsyncIterator[Traffic]:
+    """Each request begins at its moment, whether the earlier ones have ended or not."""
+    traffic = Traffic()
+    async with (
+        aiohttp.ClientSession(str(system.settings.gateway_url), raise_for_status=True) as http,
+        asyncio.TaskGroup() as requests,
+    ):
+
+        async def write(number: int) -> None:
+            async with http.post(f"/api/videos/live-{number % 100}/views", json={}) as answer:
+                await answer.read()
+
+        async def read(number: int) -> None:
+            timeframe = ("all_time", "month", "day")[number % 3]
+            began = time.monotonic()
+            async with http.get(f"/api/analytics/top?k=10&timeframe={timeframe}") as answer:
+                if len((await answer.json())["items"]) < 10:
+                    traffic.failed.append("a partial board")
+            traffic.seconds.append(time.monotonic() - began)
+
+        async def one(number: int) -> None:
+            try:
+                await asyncio.gather(write(number), read(number))
+            except aiohttp.ClientError as error:
+                traffic.failed.append(str(error) or type(error).__name__)
+
+        async def go_on() -> None:
+            began = time.monotonic()
+            for number in count():
+                await asyncio.sleep(max(0.0, began + number / A_SECOND - time.monotonic()))
+                requests.create_task(one(number))
+
+        going = asyncio.create_task(go_on())
+        try:
+            yield traffic
+        finally:
+            going.cancel()
+
+
+async def _until_the_worker_has_caught_up(system: System, expected: Counter[str]) -> None:
+    film, views = expected.most_common(1)[0]
+    board = Leaderboard(system.stores.redis, system.settings.prefix, Versions())
+
+    async def has_caught_up() -> bool:
+        return (await board.views(film)).all_time >= views
+
+    await until(has_caught_up, seconds=PATIENCE_SECONDS)
+
+
+async def _in_memory(system: System) -> float:
+    partitions = range(streams().topics["views"].partitions)
+    dealt = [list(map(str, partitions[number::WORKERS])) for number in range(WORKERS)]
+    running = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.replay", *own),
+            env={**os.environ, "ET_PREFIX": system.settings.prefix},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for own in dealt
+    ]
+    began = time.monotonic()
+    said = [out for out, _ in await asyncio.gather(*(process.communicate() for process in running))]
+    seconds = time.monotonic() - began
+    found = [re.search(rb"measured (\S+) (\d+)", out) for out in said]
+    if not all(found):
+        raise RuntimeError("a replay in memory measured nothing")
+    return records_of(VIEWS) / seconds
