@@ -15,6 +15,7 @@ from benchmarks.reads import compare_segment, compare_top
 from benchmarks.rebuild import compare_rebuild
 from benchmarks.rows import compare_positions, compare_views
 from benchmarks.system import own_system, running_system
+from benchmarks.takeover import measure_takeover
 from compose.local.stack import ROOT, Stack
 from compose.settings import Settings, settings
 
@@ -42,13 +43,18 @@ async def rows(here: Settings) -> None:
 
 
 async def rebuild(here: Settings) -> None:
-    async with own_system(here) as small, running_system() as system:
+    async with own_system(here) as small, running_system("gateway", "worker") as (system, _):
         print(await compare_rebuild(small, system))
 
 
 async def freshness(here: Settings) -> None:
-    async with running_system() as system:
+    async with running_system("gateway", "worker") as (system, _):
         print(await compare_freshness(system.settings))
+
+
+async def takeover(here: Settings) -> None:
+    async with running_system() as (system, servers):
+        print(await measure_takeover(system, servers))
 
 
 async def memory(here: Settings) -> None:
@@ -57,7 +63,7 @@ async def memory(here: Settings) -> None:
 
 
 PARTS: Mapping[str, Callable[[Settings], Awaitable[None]]] = {
-    part.__name__: part for part in (reads, board, rows, rebuild, freshness, memory)
+    part.__name__: part for part in (reads, board, rows, rebuild, freshness, takeover, memory)
 }
 
 

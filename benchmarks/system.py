@@ -55,13 +55,14 @@ async def own_system(settings: Settings) -> AsyncIterator[System]:
 
 
 @asynccontextmanager
-async def running_system() -> AsyncIterator[System]:
-    """A system with a gateway and a worker of its own."""
+async def running_system(*programs: str) -> AsyncIterator[tuple[System, Servers]]:
+    """A system with some of `gateway` and `worker` of its own, and what starts more of them."""
     servers = await asyncio.to_thread(Servers, "stack")
     try:
-        await asyncio.to_thread(servers.need, {"gateway", "worker"})
         own = servers.settings(servers.prefix)
+        await provision(own, streams())
+        await asyncio.to_thread(servers.need, set(programs))
         async with open_stores(own) as stores:
-            yield System(own, stores)
+            yield System(own, stores), servers
     finally:
         await asyncio.to_thread(servers.close, keep_logs=False)

@@ -52,19 +52,20 @@ end
 
 local function summed(command, key, found, sums, number_first)
   local ids, views = unpack(sums)
-  local write, added = { command, key }, 0
+  local write, added, at = { command, key }, 0, 3
+  local id_at, total_at = number_first and 1 or 0, number_first and 0 or 1
   for i = 1, #ids do
-    local total = views[i]
-    if found[i] then
-      total = total + tonumber(found[i])
+    local total, before = views[i], found[i]
+    if before then
+      total = total + before
     else
       added = added + 1
     end
     if total > LARGEST then
       error({ err = key .. ": would count more than 2^53" })
     end
-    write[#write + 1] = number_first and total or ids[i]
-    write[#write + 1] = number_first and ids[i] or total
+    write[at + id_at], write[at + total_at] = ids[i], total
+    at = at + 2
   end
   writes[#writes + 1] = write
   return added
