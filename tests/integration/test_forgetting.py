@@ -9,8 +9,9 @@ from compose.provisioning import provision_tables
 from compose.settings import Settings
 from projections.queries.versions import declared
 from schemas.streams import streams
-from tests.integration.test_replay import PLAIN, WAYS, Log, Replay, Stores, Way, open_stores
+from tests.integration.test_replay import WAYS
 from tests.logs import PartitionInMemory, log_of_everything
+from tests.replay import PLAIN, Log, Replay, Stores, Way, all_declared, open_stores
 
 pytestmark = pytest.mark.usefixtures("postgres", "redis", "elasticsearch")
 
@@ -21,8 +22,8 @@ KNOWING = ("forgotten", "parked", "parking_steps")
 
 
 async def fold(stores: Stores, log: Log, way: Way) -> None:
-    await stores.drop_everything()
-    await Replay(stores, log, way).fold()
+    await stores.drop(all_declared())
+    await Replay(stores, log, way, all_declared()).fold()
 
 
 async def forgotten_in(stores: Stores) -> list[str]:
