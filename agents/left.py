@@ -11,8 +11,9 @@ from agents.reading import Read
 from projections.projection import Projection
 from projections.queries.versions import Version
 from projections.sinks.postgres import reaching_postgres
-from schemas.envelope import Decoded, Record
+from schemas.decoded import Decoded
 from schemas.log import Place
+from schemas.records import Record
 
 END_OF_LOG = 2**63 - 1
 # What a step wrote down that was taken is so, also before it is written over.

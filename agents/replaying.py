@@ -18,8 +18,9 @@ from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
-from schemas.envelope import Decoded, Record
+from schemas.decoded import Decoded
 from schemas.log import EPOCH, MILLISECOND, Place
+from schemas.records import Record
 from schemas.streams import Streams
 
 

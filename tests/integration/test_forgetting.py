@@ -85,7 +85,7 @@ async def test_no_store_tells_of_who_is_forgotten_and_every_total_stays(settings
             f"select log_partition, log_offset, view_id, video_id from {declared('views').table('views')} order by 1, 2"
         )
         await fold(stores, unasked, PLAIN)
-        before = {name: await stores.dump(name) for name in COUNTING}
+        before = {name: await stores.dump(declared(name)) for name in COUNTING}
         views_before, named = await stores.pool.fetch(raw), await tables_that_tell(stores, ["viewer-0", "viewer-1"])
         assert len(named) == 2  # else nothing was there to forget
         await fold(stores, log, way)
@@ -94,6 +94,6 @@ async def test_no_store_tells_of_who_is_forgotten_and_every_total_stays(settings
         assert await tables_that_tell(stores, forgotten) == set()
         assert await keys_that_tell(stores, forgotten) == {"forgotten"}
         assert not [viewer_id for viewer_id in forgotten if viewer_id in await documents(stores)]
-        assert {name: await stores.dump(name) for name in COUNTING} == before
+        assert {name: await stores.dump(declared(name)) for name in COUNTING} == before
         assert await stores.pool.fetch(raw) == views_before
         assert set(streams().projections) - set(COUNTING) == {"views", "positions", "resume"}
