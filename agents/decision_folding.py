@@ -1,7 +1,7 @@
 """One batch of decisions: what was parked is folded now, or never."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -141,7 +141,7 @@ class DecisionFolding:
             if topic.ordered:
                 wanted |= {one.offset for one in await turn.undecided()}
             seen = {one.offset for of_view in sightings.values() for one in of_view}
-            rows = await turn.at(wanted | seen)
+            rows = await self._whole(await turn.at(wanted | seen))
 
             def read(row: Parked) -> Decoded | Parked:
                 return self._read(row, refused)
@@ -151,6 +151,10 @@ class DecisionFolding:
                 deciding.decide(ruling)
             written = [*deciding.changed, *run.strays]
             return (await turn.write_down(written) if written else None), deciding
+
+    async def _whole(self, rows: Iterable[Parked]) -> list[Parked]:
+        """As the log has them, also where what was parked has lost the name of who was forgotten since."""
+        return [row._replace(record=await self._decisions.record(row.place)) if row.is_blank else row for row in rows]
 
     def _read(self, row: Parked, refused: Mapping[Place, str]) -> Decoded | Parked:
         if row.place in refused:
@@ -166,7 +170,7 @@ class DecisionFolding:
         if not self._counts(run.partition) or within is None:
             return {}
         async with self._parking.turn(run.partition, run.moves) as turn:
-            rows = await turn.at(wanted)
+            rows = await self._whole(await turn.at(wanted))
         views: dict[str, list[int]] = defaultdict(list)
         for row in rows:
             found = self._read(row, {})

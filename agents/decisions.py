@@ -64,6 +64,8 @@ class DecisionsSource(Protocol):
         self, partition: Partition, views: Mapping[str, Sequence[int]], within: timedelta, to_offset: int
     ) -> Mapping[str, Sequence[Sighting]]: ...
 
+    async def record(self, place: Place) -> Any: ...
+
 
 class DecisionsOfWorker:
     """Every decision up to the end of the log, read once for all that a worker folds."""
@@ -142,6 +144,13 @@ class DecisionsOfWorker:
                     if event.type == VideoViewed.type and event.key in views and not ahead(event, recorded):
                         found[event.key].append(Sighting(recorded.place.offset, recorded.recorded_at_ms))
         return found
+
+    async def record(self, place: Place) -> Any:
+        """What the log has there. Raises StoreUnavailable, LookupError where it has nothing any more."""
+        async with self._open_log(Partition(*place[:2])) as log:
+            async for record, *_ in log.read(place.offset, place.offset + 1):
+                return record
+        raise LookupError(f"the log has nothing at {place}")
 
     def _learn(self, record: Any) -> None:
         try:

@@ -12,7 +12,7 @@ from schemas.log import Place
 
 SELECT = """
 select projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome,
-    decided_by, parked_at, exists (
+    decided_by, parked_at, is_blank, exists (
         select from parking_steps s where s.outcome is not null
         and (s.projection, s.version, s.topic, s.partition, s.log_offset)
             = (parked.projection, parked.version, parked.topic, parked.partition, parked.log_offset)
@@ -33,7 +33,8 @@ class Wanted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A parked record as one version of a projection has it; `is_taken` while a decision about it is being carried out."""
+    """A parked record as one version of a projection has it; `is_taken` while a decision about it is being carried out, `is_blank` where it
+    has lost the name of a viewer who was forgotten."""
 
     projection: str
     version: int
@@ -48,6 +49,7 @@ class Found(NamedTuple):
     decided_by: int | None
     parked_at: datetime
     is_taken: bool
+    is_blank: bool
 
 
 async def find_parked(pool: Any, wanted: Wanted, limit: int | None = None) -> list[Found]:
@@ -96,6 +98,7 @@ def _found(row: Mapping[str, Any]) -> Found:
         row["decided_by"],
         row["parked_at"],
         row["is_taken"],
+        row["is_blank"],
     )
 
 

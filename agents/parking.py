@@ -7,6 +7,7 @@ two leaves the name behind, and whoever comes next knows by it whether the step 
 
 import base64
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 from agents.handover import Partition
 from projections.projection import Projection
+from projections.sinks.parked_forgetting import blanked, forgotten_among, names_in
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import Step
 from schemas.log import EPOCH, MILLISECOND, Place, moment_of
@@ -24,10 +26,11 @@ AWAITS_DECISION = "awaits-decision"
 PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
 """Reasons that are no error of the record itself."""
 
-OF_RECORD = "topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by, decided_at"
+OF_RECORD = """topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by, decided_at,
+    is_blank"""
 WRITE_DOWN = f"""
 insert into parking_steps (step, moves_topic, moves_partition, from_offset, projection, version, {OF_RECORD})
-values ({", ".join(f"${i}" for i in range(1, 20))})
+values ({", ".join(f"${i}" for i in range(1, 21))})
 """
 CARRY_OUT = f"""
 with taken as (delete from parking_steps where projection = $1 and version = $2 and step = $3 returning *)
@@ -57,7 +60,7 @@ class Parked(NamedTuple):
     """A record that was not folded at its place. `reason` is a fixed word, `detail` a sentence.
 
     `outcome` says what became of it by the decision at `decided_by`, recorded at `decided_at`: folded, duplicate, future or discarded.
-    Until then they are None.
+    Until then they are None. `is_blank`: a viewer whom the record names was forgotten, and here has stars for a name.
     """
 
     place: Place
@@ -68,6 +71,7 @@ class Parked(NamedTuple):
     outcome: str | None = None
     decided_by: int | None = None
     decided_at: datetime | None = None
+    is_blank: bool = False
 
 
 class Undecided(NamedTuple):
@@ -121,8 +125,11 @@ class Turn:
 
     async def write_down(self, parked: Iterable[Parked]) -> str:
         """Returns the name of the step that this belongs to."""
-        step = uuid4().hex
-        rows = [(step, *self._moves, *self._version, *_row(one)) for one in parked]
+        step, parked = uuid4().hex, list(parked)
+        forgotten = await forgotten_among(
+            self._connection, names_in(*(piece for one in parked for piece in _told(one)))
+        )
+        rows = [(step, *self._moves, *self._version, *_row(_without(forgotten, one))) for one in parked]
         await self._connection.executemany(WRITE_DOWN, rows)
         return step
 
@@ -193,6 +200,28 @@ class Parking:
         """Records are met that cannot be folded, before they are parked: a worker takes them as they come, a rebuild may not."""
 
 
+def _told(parked: Parked) -> list[bytes | None]:
+    """Everything in which a name may stand."""
+    record = parked.record
+    return [record.key, record.value, parked.detail.encode(), *(value for _, value in record.headers)]
+
+
+def _without(forgotten: AbstractSet[str], parked: Parked) -> Parked:
+    """The same, with stars for the names of these viewers."""
+    if not forgotten & names_in(*_told(parked)):
+        return parked
+    record = parked.record
+    blank = KeptRecord(
+        *parked.place[1:],
+        record.timestamp,
+        blanked(record.key, forgotten),
+        blanked(record.value, forgotten),
+        [(name, blanked(value, forgotten)) for name, value in record.headers],
+    )
+    detail = blanked(parked.detail.encode(), forgotten) or b""
+    return parked._replace(record=blank, detail=detail.decode(), is_blank=True)
+
+
 def _row(parked: Parked) -> tuple[Any, ...]:
     place, record, reason, detail, *decided = parked
     headers = [
@@ -212,7 +241,7 @@ def _parked(row: Mapping[str, Any]) -> Parked:
         row["value"],
         [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],
     )
-    decided = row["waits_for"], row["outcome"], row["decided_by"], row["decided_at"]
+    decided = row["waits_for"], row["outcome"], row["decided_by"], row["decided_at"], row["is_blank"]
     return Parked(place, record, row["reason"], row["detail"], *decided)
 
 

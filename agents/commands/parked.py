@@ -140,6 +140,8 @@ def show_whole(found: Iterable[Found], heard: Heard) -> None:
             click.echo(f"\n{item.place.id}, recorded {item.recorded_at:%F %T.%f} UTC")
             for name, value in item.headers:
                 click.echo(f"  {name}: {readable(value)}")
+            if item.is_blank:
+                click.echo("  it names a viewer who was forgotten, here by stars; a retry reads it from the log")
             click.echo(f"  key: {readable(item.key)}\n  value: {readable(item.value)}")
             for decision, at, _ in heard(item.place.id):
                 said = f": {decision.why}" if decision.why else ""

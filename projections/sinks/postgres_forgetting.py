@@ -7,6 +7,7 @@ such a lock. So a row is either there when its viewer is forgotten, or its write
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from projections.sinks.parked_forgetting import forget_parked
 from projections.sinks.rows import Shape, Statement
 
 Rows = Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]
@@ -50,6 +51,7 @@ class Forgotten:
             list(shape.columns),
             timeout=seconds,
         )
+        await forget_parked(connection, forgotten, seconds=seconds)
         blank = ", ".join(f'"{name}" = null' for name in shape.columns)
         what = f"update {self._of_table} set {blank}" if blank else f"delete from {self._of_table}"
         await connection.execute(f'{what} where "{self.column}" = any($1::text[])', forgotten, timeout=seconds)
