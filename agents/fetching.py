@@ -15,6 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from agents.blocks import Block, block_of, sections
 from compose.settings import Settings
 
+FETCH_BYTES = 4 * 2**20  # of a partition
 FETCH_WAIT_MS = 20  # the default of 500 stalls a busy partition behind fetches for drained ones
 
 
@@ -70,6 +71,7 @@ fetcher.PartitionRecords = _PartitionRecords
 
 def block_consumer(settings: Settings, **options: Any) -> Any:
     """A consumer outside of any group, of committed records, to be assigned and sought; `fetched` asks it."""
+    options.setdefault("max_partition_fetch_bytes", FETCH_BYTES)
     return AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         isolation_level="read_committed",

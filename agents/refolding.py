@@ -7,7 +7,7 @@ started it is gone, or wants it to stop. Killed, it is started again, and goes o
 import asyncio
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import uvloop
@@ -37,6 +37,7 @@ from schemas.streams import streams
 
 BATCH_RECORDS = 40_000  # the more views in a batch, the fewer writes of each film they add up to
 FETCH_BYTES = 16 * 2**20  # of a partition: a batch comes in one fetch
+SIDE_BY_SIDE = 4  # partitions: while the store writes what one has added up to, another is read
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
@@ -66,7 +67,7 @@ class Refolding:
             {name: topic.partitions for name, topic in streams().topics.items()},
             decisions_of(settings, streams()),
         )
-        self._side_by_side = asyncio.Semaphore(streams().agents[version.projection].concurrency)
+        self._side_by_side = asyncio.Semaphore(SIDE_BY_SIDE)
         self._positions: dict[Partition, int] = {}
         self._stopping = False
         self._began, self._folded = time.monotonic(), 0
@@ -84,8 +85,7 @@ class Refolding:
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
-            for partition in self._partitions:
-                await self._seek(consumer, partition)
+            await _together(self._seek(consumer, partition) for partition in self._partitions)
             await self._fold_all(consumer, ends)
         finally:
             await consumer.stop()
@@ -117,9 +117,7 @@ class Refolding:
                 position, block = left[partition], block and block.before(left[partition])
             if position > self._positions[partition]:
                 folds.append(self._fold_block(consumer, partition, block, position))
-        for error in await asyncio.gather(*folds, return_exceptions=True):
-            if error is not None:
-                raise error
+        await _together(folds)
 
     async def _fold_block(self, consumer: Any, partition: Partition, block: Block | None, position: int) -> None:
         most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
@@ -179,6 +177,13 @@ class Refolding:
 
     def _at(self, partition: Partition) -> TopicPartition:
         return TopicPartition(self._settings.named(partition.topic), partition.number)
+
+
+async def _together(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of them, to their ends. Raises the first error."""
+    for error in await asyncio.gather(*steps, return_exceptions=True):
+        if error is not None:
+            raise error
 
 
 async def refold(name: str, number: int, rate: int, partitions: Sequence[Partition]) -> None:
