@@ -14,7 +14,7 @@ from aiokafka import codec
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from numpy.typing import NDArray
 
-from schemas.records import Columns, Listed
+from schemas.columns import Columns, Listed
 
 BATCH_HEADER = struct.Struct(">qiibIhiqqqhii")
 LENGTH_OFFSET, LENGTH_END = 8, 12  # of a batch's length, which counts what follows it

@@ -17,7 +17,8 @@ from projections.changes import Change
 from projections.counting import SeenIds
 from projections.projection import Projection, Refused, refusing
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink
-from schemas.decoded import Decoded, Events
+from schemas.columns import Events
+from schemas.decoded import Decoded
 from schemas.envelope import id_of
 from schemas.events import VideoViewed
 from schemas.log import Place

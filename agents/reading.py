@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from agents.handover import Partition
 from agents.parking import Parked
+from schemas.columns import Columns
 from schemas.decoded import Decoded
-from schemas.envelope import decode, decode_usual
+from schemas.envelope import decode
 from schemas.errors import Poison, WrongPartition
 from schemas.log import Place
 from schemas.partitions import partitions_of
-from schemas.records import Columns, Record
+from schemas.records import Record
+from schemas.usual import decode_usual
 
 LONGEST_KEY_BYTES = 256  # no id is as long; keys are hashed side by side, each in the room that the longest takes
 FEW = 50  # records that are decoded one by one

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from projections.sightings import Sightings
-from schemas.decoded import Decoded, Events
+from schemas.columns import Events
+from schemas.decoded import Decoded
 from schemas.events import VideoViewed
 from schemas.log import Recorded
 

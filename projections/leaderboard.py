@@ -8,7 +8,7 @@ from typing import NamedTuple
 from projections.changes import Change, Tally, Upsert
 from projections.counting import MINUTE_SECONDS
 from projections.projection import Projection
-from schemas.decoded import Events
+from schemas.columns import Events
 from schemas.events import VideoDeleted, VideoViewed
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Self, get_args, get_origin, get_type_hints
 from projections.changes import Change
 from projections.counting import COUNTS, Verdict
 from projections.rule import Rule
-from schemas.decoded import Decoded, Events
+from schemas.columns import Events
+from schemas.decoded import Decoded
 from schemas.events import Event, VideoViewed
 from schemas.log import Recorded
 from schemas.streams import DECISIONS

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from projections.changes import Change, Tally
 from projections.counting import HOUR_SECONDS, day_start
 from projections.projection import Projection
-from schemas.decoded import Events
+from schemas.columns import Events
 from schemas.events import VideoViewed
 
 statistics = Projection("statistics", version=1, topics=("views",), counts_once=True)

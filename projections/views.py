@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from projections.changes import Append, Change, Forget
 from projections.counting import Counts, Duplicate, FromTheFuture, RuledOut, Verdict
 from projections.projection import Projection, Refused
-from schemas.decoded import Events
+from schemas.columns import Events
 from schemas.events import VideoViewed, ViewerForgotten
 from schemas.log import moment_of
 

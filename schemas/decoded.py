@@ -1,16 +1,9 @@
-"""Decoded events with how the log holds them: one, and all of a batch, column by column."""
+"""A decoded event, and how the log holds it."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import NamedTuple
 
 from .events import Event
-from .log import Place, Recorded
-
-E_co = TypeVar("E_co", covariant=True, bound=Event)
+from .log import Recorded
 
 
 class Decoded(NamedTuple):
@@ -18,88 +11,3 @@ class Decoded(NamedTuple):
 
     event: Event
     recorded: Recorded
-
-
-class Events(Sequence[Decoded], Generic[E_co]):
-    """Events in the order of the log, as columns: `each` event, its offset, and its append time in milliseconds since 1970.
-
-    Whoever adds up thousands takes the columns; as a sequence it hands out each event with how the log holds it, made when asked for.
-    """
-
-    def __init__(
-        self,
-        each: Sequence[E_co],
-        offsets: NDArray[np.int64],
-        times_ms: NDArray[np.int64],
-        recorded_of: Callable[[Sequence[int]], Sequence[Recorded]],
-    ) -> None:
-        self.each = each
-        self.offsets = offsets
-        self.times_ms = times_ms
-        self.recorded_of = recorded_of
-        """How the log holds those with these numbers, counted from 0."""
-
-    @classmethod
-    def of(cls, decoded: Sequence[Decoded]) -> "Events[Any]":
-        """The same as columns."""
-        if isinstance(decoded, Events):
-            return decoded
-        recorded = [item.recorded for item in decoded]
-        offsets = np.array([one.place.offset for one in recorded], dtype=np.int64)
-        times_ms = np.array([one.recorded_at_ms for one in recorded], dtype=np.int64)
-        each: list[Any] = [item.event for item in decoded]
-        return Events(each, offsets, times_ms, lambda numbers: [recorded[number] for number in numbers])
-
-    @classmethod
-    def at(
-        cls,
-        topic: str,
-        partition: int,
-        each: Sequence[E_co],
-        offsets: NDArray[np.int64],
-        times_ms: NDArray[np.int64],
-        ids_of: Callable[[Sequence[int]], Sequence[str]],
-    ) -> "Events[E_co]":
-        """The events of one partition."""
-
-        def recorded_of(numbers: Sequence[int]) -> list[Recorded]:
-            # Named tuples without the detour over their own constructors.
-            new, at = tuple.__new__, np.asarray(numbers, dtype=np.int64)
-            places = [new(Place, (topic, partition, offset)) for offset in offsets[at].tolist()]
-            rows = zip(places, times_ms[at].tolist(), ids_of(numbers), strict=True)
-            return [new(Recorded, row) for row in rows]
-
-        return Events(each, offsets, times_ms, recorded_of)
-
-    @cached_property
-    def recorded(self) -> Sequence[Recorded]:
-        """How the log holds each."""
-        return self.recorded_of(range(len(self)))
-
-    def take(self, numbers: Sequence[int]) -> "Events[E_co]":
-        """Those with these numbers."""
-        at = np.asarray(numbers, dtype=np.int64)
-        each = [self.each[number] for number in numbers]
-        whole = self.recorded_of
-        return Events(
-            each, self.offsets[at], self.times_ms[at], lambda some: whole(at[np.asarray(some, dtype=np.int64)].tolist())
-        )
-
-    def of_type(self, event_type: str) -> "Events[Any]":
-        """Those of one type."""
-        return self.take([number for number, event in enumerate(self.each) if event.type == event_type])
-
-    def __len__(self) -> int:
-        return len(self.each)
-
-    def __iter__(self) -> Iterator[Decoded]:
-        return map(Decoded, self.each, self.recorded)
-
-    @overload
-    def __getitem__(self, index: int) -> Decoded: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Events[E_co]": ...
-    def __getitem__(self, index: int | slice) -> "Decoded | Events[E_co]":
-        if isinstance(index, slice):
-            return self.take(range(len(self))[index])
-        return Decoded(self.each[index], self.recorded_of([index])[0])

@@ -3,20 +3,18 @@
 Binary mode is written; binary and structured mode are read (CloudEvents Kafka protocol binding 1.0.2, §3).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 from pydantic import ValidationError
 
-from .decoded import Decoded, Events
+from .decoded import Decoded
 from .errors import InvalidEvent, NotUpcast, Undecodable, UnknownType, WrongKey, WrongTopic
 from .events import EVENTS, Event
 from .log import Place, Recorded
-from .records import Columns, Listed, Record
-from .structs import events_in
+from .records import Record
 from .upcasters import UPCASTERS, Upcaster, upcast
 
 SPECVERSION = b"1.0"
@@ -99,35 +97,9 @@ def decode(record: Record, topic: str, upcasters: Mapping[str, Upcaster] = UPCAS
     return Decoded(event, Recorded(Place(topic, record.partition, record.offset), recorded_at_ms, event_id))
 
 
-def decode_usual(records: Sequence[Record], topic: str) -> Events[Any] | None:
-    """What `decode` makes of each of `records`, when all are of one of the kinds that come in millions and nothing is odd about any.
-
-    None otherwise. It goes through the batch column by column, as what runs once a record costs more than all the checks.
-    """
-    columns = records if isinstance(records, Columns) else Listed(records)
-    event_type = columns.common("ce_type")
-    if columns.common("content-type") != BINARY or columns.common("ce_specversion") != SPECVERSION or not event_type:
-        return None
-    ids = columns.plain("ce_id", MAX_ATTRIBUTE_LENGTH)
-    if ids is None:
-        return None
-    values = [value or b"" for value in columns.values]
-    if max(map(len, values)) > MAX_VALUE_BYTES:
-        return None
-    events = events_in(values, event_type, topic, columns.keys)
-    if events is None:
-        return None
-    times_ms, copied = columns.times_ms, columns.each("ce_recordedtime")
-    if any(copied):
-        try:
-            first_ms = [
-                _milliseconds(_text("recordedtime", time)) if time else int(appended_ms)
-                for time, appended_ms in zip(copied, times_ms, strict=True)
-            ]
-        except Undecodable:
-            return None
-        times_ms = np.minimum(np.array(first_ms, dtype=np.int64), times_ms)
-    return Events.at(topic, columns.partition, events, columns.offsets, times_ms, ids)
+def original_time_ms(recorded_time: bytes) -> int:
+    """When a copied record was first appended, in milliseconds since 1970, by its header ce_recordedtime. Raises Undecodable."""
+    return _milliseconds(_text("recordedtime", recorded_time))
 
 
 def _text(attribute: str, raw: bytes | None) -> str:

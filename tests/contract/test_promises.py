@@ -144,7 +144,8 @@ EVENTS: dict'''
 
 
 READ_GOLDEN = """
-from schemas.envelope import decode, decode_usual
+from schemas.envelope import decode
+from schemas.usual import decode_usual
 from schemas.golden import goldens
 from tests.records import Kept
 

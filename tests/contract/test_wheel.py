@@ -46,10 +46,10 @@ def test_it_reads_every_golden_record(elsewhere: Elsewhere) -> None:
     assert sorted(told) == sorted(f"{golden.type} True" for golden in goldens())
 
 
-def test_it_brings_none_of_our_other_packages(elsewhere: Elsewhere) -> None:
+def test_it_brings_neither_our_other_packages_nor_numpy(elsewhere: Elsewhere) -> None:
     told = elsewhere.run(
         "from importlib.util import find_spec\n"
-        "print([name for name in ('schemas', 'projections', 'gateway', 'agents', 'yaml') if find_spec(name)])"
+        "print([name for name in ('schemas', 'projections', 'gateway', 'agents', 'numpy', 'yaml') if find_spec(name)])"
     )
     assert told == "[]\n"
 
@@ -65,8 +65,9 @@ def test_it_holds_the_source_itself_with_types_licence_and_published_schemas(tmp
     assert f"entertainmenttime_schemas-{__version__}.dist-info/licenses/LICENSE" in names
 
 
-def test_it_needs_what_its_modules_import_and_no_more(tmp_path: Path) -> None:
+def test_partitions_come_with_the_extra_that_brings_numpy(tmp_path: Path) -> None:
     with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
         (metadata,) = [wheel.read(name).decode() for name in wheel.namelist() if name.endswith("METADATA")]
-    needed = re.findall(r"^Requires-Dist: ([a-z]+)", metadata, re.M)
-    assert sorted(needed) == ["msgspec", "numpy", "orjson", "pydantic"]
+    needed = re.findall(r"^Requires-Dist: ([a-z]+)(.*)$", metadata, re.M)
+    assert {name for name, rest in needed if "extra" not in rest} == {"orjson", "pydantic"}
+    assert [name for name, rest in needed if "extra == 'partitions'" in rest] == ["numpy"]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from agents.blocks import Block
 from agents.fetching import _Kept, as_blocks
-from schemas.envelope import decode_usual, encode
-from schemas.records import Listed
+from schemas.columns import Listed
+from schemas.envelope import encode
+from schemas.usual import decode_usual
 from tests.given import viewed
 
 AT = TopicPartition("views", 3)

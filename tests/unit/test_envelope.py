@@ -10,10 +10,11 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import MAX_VALUE_BYTES, decode, decode_usual, encode
+from schemas.envelope import MAX_VALUE_BYTES, decode, encode
 from schemas.errors import InvalidEvent, Poison, Undecodable, UnknownType, WrongKey, WrongTopic
 from schemas.events import PositionUpdated, VideoViewed
 from schemas.log import Place
+from schemas.usual import decode_usual
 from tests.given import as_model
 from tests.records import Kept, kept
 

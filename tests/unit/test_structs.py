@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from agents.handover import Partition
 from agents.reading import read_records
-from schemas.envelope import decode, decode_usual, encode
+from schemas.envelope import decode, encode
 from schemas.events import Event, PositionUpdated, VideoViewed
 from schemas.structs import Moved, Viewed
+from schemas.usual import decode_usual
 from tests.given import as_model, stopped, viewed
 from tests.records import Kept, kept
 
