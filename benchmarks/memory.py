@@ -75,10 +75,7 @@ def _an_hour(views: int, from_: datetime, seed: int) -> dict[tuple[str, int], in
     first = int(from_.timestamp()) // MINUTE_SECONDS
     # So many draws of so many pairs, without drawing each: what is expected of a pair is its rate.
     drawn = rng.poisson(np.outer(zipf() * share / 60, np.ones(60)))
-    return {
-        (f"film-{film}", first + minute): int(drawn[film, minute])
-        for film, minute in zip(*map(list, np.nonzero(drawn)), strict=True)
-    }
+    return {(f"film-{film}", first + minute): int(drawn[film, minute]) for film, minute in np.argwhere(drawn).tolist()}
 
 
 async def _members(redis: Redis, prefix: str, views: int) -> int:
