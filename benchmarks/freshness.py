@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from benchmarks.films import announce
 from compose.provisioning import provision_topics
 from compose.settings import Settings
 from schemas.streams import streams
@@ -34,6 +35,8 @@ class Times(NamedTuple):
 
 async def compare_freshness(settings: Settings) -> str:
     """A sentence with both medians of three pairs and our p99; `settings` are those of a running gateway and worker."""
+    followed = [f"followed-{number}" for number in range(0, A_SECOND * SECONDS, FOLLOWED)]
+    await announce(settings, [*followed, *(f"film-{number}" for number in range(FILMS))])
     ours, theirs, wrong = [], [], []
     for _ in range(PAIRS):
         times, missed = await _posts(settings)

@@ -18,6 +18,7 @@ import aiohttp
 import psutil
 
 from agents.rebuilding import Rebuilding
+from benchmarks.films import announce
 from benchmarks.system import System
 from benchmarks.views import append_views, records_of
 from projections.queries.leaderboard import Leaderboard
@@ -32,6 +33,7 @@ A_SECOND = 50  # writes, and as many reads
 QUIET_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 COMPARED = 1_000  # films
+LIVE = 100  # films that are watched meanwhile
 PATIENCE_SECONDS = 900.0
 
 
@@ -57,6 +59,7 @@ class Traffic:
 async def compare_rebuild(small: System, system: System) -> str:
     """Sentences: the pace beside a fold in memory in as many processes, the reads, the memory. A gateway and a worker run on `system`."""
     fewer = await _rebuild(small, FEWER, await append_views(small, FEWER, over=OVER, copied=True))
+    await announce(system.settings, [f"live-{number}" for number in range(LIVE)])
     expected = await append_views(system, VIEWS, over=OVER, copied=True)
     await _until_the_worker_has_caught_up(system, expected)
     async with _traffic(system) as quiet:
@@ -122,7 +125,7 @@ async def _traffic(system: System) -> AsyncIterator[Traffic]:
     ):
 
         async def write(number: int) -> None:
-            async with http.post(f"/api/videos/live-{number % 100}/views", json={}) as answer:
+            async with http.post(f"/api/videos/live-{number % LIVE}/views", json={}) as answer:
                 await answer.read()
 
         async def read(number: int) -> None:
