@@ -136,7 +136,6 @@ class Block(Columns):
 
     @cached_property
     def _bytes(self) -> Bytes:
-        # A read may begin at the last byte and is then as long as the longest.
         return np.frombuffer(self._body, dtype=np.uint8)
 
     @cached_property

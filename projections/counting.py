@@ -101,8 +101,8 @@ class SeenIds:
 
     def _first_verdicts(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
         verdicts: dict[int, Verdict] = dict(self._from_the_future(views))
-        honest = views if not verdicts else views.take([n for n in range(len(views)) if n not in verdicts])
-        numbers = range(len(views)) if not verdicts else [n for n in range(len(views)) if n not in verdicts]
+        numbers = [number for number in range(len(views)) if number not in verdicts]
+        honest = views.take(numbers) if verdicts else views
         fingerprints = np.array([xxh3_64_intdigest(view.view_id.encode()) for view in honest.each], dtype=np.uint64)
         earlier = self._now.sightings.see(fingerprints, honest.offsets, honest.times_ms, self._before.sightings)
         for number, (offset, time_ms) in earlier.items():
