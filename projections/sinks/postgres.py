@@ -238,7 +238,7 @@ class PostgresSink:
             async with connection.transaction():
                 await connection.copy_records_to_table(
                     f"{shape.table}_v{self._projection.version}",
-                    records=[(*key, *values) for key, values in rows],
+                    records=rows,
                     columns=(*shape.key_columns, *shape.columns),
                     timeout=APPLY_SECONDS,
                 )
@@ -255,7 +255,7 @@ class PostgresSink:
         """The rows as one array a column; JSON goes as text, since asyncpg takes a list in an array for one more dimension."""
         shape, rows = statement
         table = f"{shape.table}_v{self._projection.version}"
-        columns = list(zip(*((*key, *values) for key, values in rows), strict=True))
+        columns = zip(*rows, strict=True)
         arrays: list[list[Any]] = []
         for name, column in zip((*shape.key_columns, *shape.columns), columns, strict=True):
             if self._types[table, name] == "jsonb":

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from projections.sinks.parked_forgetting import forget_parked
-from projections.sinks.rows import Shape, Statement
+from projections.sinks.rows import Statement
 
-Rows = Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]]
+Rows = Sequence[tuple[Any, ...]]
 
 
 class Forgotten:
@@ -29,7 +29,7 @@ class Forgotten:
             return statement
         at = names.index(self.column)
         # What names nobody needs no question.
-        asked = {row[at] for row in map(_whole, rows)} - {None}
+        asked = {row[at] for row in rows} - {None}
         if not asked:
             return statement
         # The table's lock comes before the snapshot, so that whoever was waited for is seen.
@@ -38,7 +38,7 @@ class Forgotten:
             list(asked),
             timeout=seconds,
         )
-        return Statement(shape, list(_living(shape, rows, at, dict(map(tuple, found))))) if found else statement
+        return Statement(shape, list(_living(names, rows, at, dict(map(tuple, found))))) if found else statement
 
     async def add(self, connection: Any, statement: Statement, *, seconds: float) -> None:
         """Forget each key of `statement`: nobody else writes to the table meanwhile."""
@@ -57,15 +57,12 @@ class Forgotten:
         await connection.execute(f'{what} where "{self.column}" = any($1::text[])', forgotten, timeout=seconds)
 
 
-def _whole(row: tuple[tuple[Any, ...], tuple[Any, ...]]) -> tuple[Any, ...]:
-    key, values = row
-    return (*key, *values)
-
-
-def _living(shape: Shape, rows: Rows, at: int, forgotten: Mapping[str, Sequence[str]]) -> Iterable[Any]:
-    for key, values in rows:
-        blank = forgotten.get((*key, *values)[at])
+def _living(
+    names: Sequence[str], rows: Rows, at: int, forgotten: Mapping[str, Sequence[str]]
+) -> Iterable[tuple[Any, ...]]:
+    for row in rows:
+        blank = forgotten.get(row[at])
         if blank is None:
-            yield key, values
+            yield row
         elif blank:
-            yield key, tuple(None if name in blank else v for name, v in zip(shape.columns, values, strict=True))
+            yield tuple(None if name in blank else value for name, value in zip(names, row, strict=True))

@@ -1,11 +1,14 @@
 """Many changes to few statements: what a batch means for each row, in the order of the log."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert
 
 Key = tuple[Any, ...]
+Group = dict[Key, tuple[Any, ...]] | Sequence[tuple[Any, ...]]
+"""The values of rows by their keys while others may come to them, or whole rows."""
 
 
 class Shape(NamedTuple):
@@ -20,10 +23,11 @@ class Shape(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """One shape with its rows: by key, the values of its columns. Sorted by key, so that two workers lock rows in one order."""
+    """One shape with its rows: in each, values for its key columns and then for its other columns. Sorted by key, so that two workers
+    lock rows in one order."""
 
     shape: Shape
-    rows: Sequence[tuple[Key, tuple[Any, ...]]]
+    rows: Sequence[tuple[Any, ...]]
 
 
 def shape_of(change: Change) -> Shape:
@@ -46,19 +50,19 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
     Changes of one shape share a statement, unless another change to the same row lies between them; what comes
     before a Remove, a Forget, an Append or a Tally is parted from what comes after, since they stand for many rows.
     """
-    groups: list[tuple[Shape, dict[Key, tuple[Any, ...]]]] = []
+    groups: list[tuple[Shape, Group]] = []
     latest: dict[tuple[str, Key], int] = {}
     by_shape: dict[Shape, int] = {}
     floor = 0
     for change in changes:
         shape = shape_of(change)
         if isinstance(change, Append):
-            parted = len(change.key_columns)
-            groups.append((shape, {row[:parted]: row[parted:] for row in change.rows}))
+            # They are nobody else's, in whatever order.
+            groups.append((shape, change.rows))
             floor = len(groups)
             continue
         if isinstance(change, Tally):
-            groups.append((shape, {row: (by,) for row, by in change.counts.items()}))
+            groups.append((shape, sorted((*key, by) for key, by in change.counts.items())))
             floor = len(groups)
             continue
         key = tuple(change.key.values())
@@ -69,13 +73,13 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
         latest[change.table, key] = at
         if isinstance(change, Remove | Forget):
             floor = len(groups)
-        _reduce(groups[at][1], key, change)
+        rows = groups[at][1]
+        assert isinstance(rows, dict)
+        _reduce(rows, key, change)
     for shape, rows in groups:
-        # Rows that are appended are nobody else's.
-        ordered = (
-            rows.items() if shape.kind is Append else sorted(rows.items(), key=lambda row: tuple(map(str, row[0])))
-        )
-        yield Statement(shape, list(ordered))
+        if isinstance(rows, dict):
+            rows = [(*key, *values) for key, values in sorted(rows.items(), key=itemgetter(0))]
+        yield Statement(shape, rows)
 
 
 def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upsert | Remove | Forget) -> None:

@@ -40,8 +40,9 @@ def as_changes(statement: Statement) -> list[Change]:
     """What a statement does to each of its rows."""
     shape, rows = statement
     meant: list[Change] = []
-    for key_values, values in rows:
-        key = dict(zip(shape.key_columns, key_values, strict=True))
+    for row in rows:
+        key = dict(zip(shape.key_columns, row, strict=False))
+        values = row[len(key) :]
         if shape.kind is Increment:
             meant.append(Increment(shape.table, key, values[0], shape.columns[0]))
         elif shape.kind is Upsert:
@@ -69,7 +70,8 @@ def test_statements_do_what_the_changes_do_one_by_one(given_changes: list[Change
 @given(changes)
 def test_no_statement_touches_a_row_twice(given_changes: list[Change]) -> None:
     for statement in statements(given_changes):
-        assert len({key for key, _ in statement.rows}) == len(statement.rows)
+        keys_of_rows = {row[: len(statement.shape.key_columns)] for row in statement.rows}
+        assert len(keys_of_rows) == len(statement.rows)
 
 
 def test_a_batch_of_views_is_one_statement_a_table() -> None:
@@ -80,4 +82,4 @@ def test_a_batch_of_views_is_one_statement_a_table() -> None:
 def test_rows_are_in_the_order_of_their_keys_so_that_two_workers_lock_them_in_one_order() -> None:
     views = recorded([viewed(f"film-{n}", f"view-{n}") for n in (3, 1, 2)])
     for statement in statements(statistics.fold(views)):
-        assert [key[0] for key, _ in statement.rows] == ["film-1", "film-2", "film-3"]
+        assert [row[0] for row in statement.rows] == ["film-1", "film-2", "film-3"]
