@@ -30,6 +30,11 @@ async def _teach_json(connection: Any) -> None:
     )
 
 
+async def _as_it_is(connection: Any) -> None:
+    """Nothing is left behind on a connection: settings are a transaction's own, who listens or locks undoes it. asyncpg's own reset would
+    be one more round trip a query."""
+
+
 @asynccontextmanager
 async def open_postgres(settings: Settings, *, connections: int = 8) -> AsyncIterator[Any]:
     """A pool whose connections look for tables in this system's schema alone, and speak JSON."""
@@ -40,6 +45,7 @@ async def open_postgres(settings: Settings, *, connections: int = 8) -> AsyncIte
         timeout=CONNECT_SECONDS,
         command_timeout=COMMAND_SECONDS,
         init=_teach_json,
+        reset=_as_it_is,
         server_settings={
             "search_path": settings.postgres_schema,
             "timezone": "UTC",
