@@ -20,6 +20,7 @@ from gateway.app import build_app
 
 SHUTDOWN_SECONDS = 5.0
 KEEPALIVE_SECONDS = 75.0
+BACKLOG = 1_024  # connections that wait to be taken up: of a thousand that come at once, more than these are refused
 LOOK_SECONDS = 0.2
 FIRST_BACK_OFF_SECONDS, LONGEST_BACK_OFF_SECONDS = 0.2, 10.0
 LIVED_WELL_SECONDS = 10.0
@@ -40,7 +41,9 @@ async def serve(settings: Settings) -> None:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, settings.gateway_host, settings.gateway_port, reuse_port=True).start()
+        await web.TCPSite(
+            runner, settings.gateway_host, settings.gateway_port, reuse_port=True, backlog=BACKLOG
+        ).start()
         logger.info("listening", host=settings.gateway_host, port=settings.gateway_port, pid=os.getpid())
         await stop.wait()
     finally:
