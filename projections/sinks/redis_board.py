@@ -6,10 +6,12 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from redis.asyncio import Redis
 
@@ -45,17 +47,34 @@ class Board:
         return str(change.key["video_id"])
 
     def merge(self, rows: Rows, change: Change) -> None:
-        """A row is a film and a minute with the views in it, or a deleted film and no minute."""
+        """A row is a film and a minute with the views in it, or a deleted film and no minute.
+
+        Minutes that no window tells apart any more are one: a log of months would else be as many rows as views.
+        """
         if isinstance(change, Tally) and (change.table, change.key_columns) == ("views", ("video_id", "minute")):
-            for row, views in change.counts.items():
+            standing_for = self._standing_for({minute for _, minute in change.counts})
+            for (video_id, minute), views in change.counts.items():
+                row = video_id, standing_for[minute]
                 rows[row] = rows.get(row, 0) + views
         elif isinstance(change, Increment) and change.table == "views" and change.by > 0:
-            row = change.key["video_id"], change.key["minute"]
+            minute = change.key["minute"]
+            row = change.key["video_id"], self._standing_for([minute])[minute]
             rows[row] = rows.get(row, 0) + change.by
         elif isinstance(change, Upsert) and change.table == "deleted":
             rows[change.key["video_id"], None] = 0
         else:
             raise _no_place_for(change)
+
+    def _standing_for(self, minutes: Collection[int]) -> dict[int, int]:
+        """For each the first minute of the shortest bucket by which a window holds it: edges only move on, so both count alike for good."""
+        edge_of = dict(zip(ROLLING, self._edges, strict=True))
+        each = np.fromiter(minutes, np.int64, len(minutes))
+        standing = np.zeros_like(each)
+        for span in reversed(SPANS):
+            bucket = each // span.minutes
+            is_held = bucket >= min(edge_of[window] for window in span.windows)
+            standing = np.where(is_held, bucket * span.minutes, standing)
+        return dict(zip(minutes, standing.tolist(), strict=True))
 
     def pieces(self, rows: Rows, most: int) -> list[Piece]:
         """The minutes of a film stay together, as they add up: `most` films a piece, and a few minutes of each on average."""
@@ -76,7 +95,7 @@ class Board:
         """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
         while True:
             edges = self._edges
-            keys, step = _summed(rows, edges, self._keys, move.place)
+            keys, step = summed(rows, edges, self._keys, move.place)
             answer = await COUNT.run(self._redis, keys, [*move, " ".join(map(str, edges)), orjson.dumps(step)])
             match answer[0]:
                 case b"edges":
@@ -114,7 +133,7 @@ def _no_place_for(change: Change) -> Refused:
     )
 
 
-def _summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str], dict[str, Any]]:
+def summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str], dict[str, Any]]:
     """The script's keys, and the step as it takes it: what adds up the same minutes shares one list of sums."""
     by_minute: dict[int, dict[str, int]] = defaultdict(dict)
     deleted = []
@@ -143,8 +162,8 @@ def _summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str]
 
     def number_of(minutes: list[int]) -> int:
         if (number := numbers.get(tuple(minutes))) is None:
-            total: dict[str, int] = {}
-            for minute in minutes:
+            total = dict(by_minute[minutes[0]])
+            for minute in minutes[1:]:
                 for video_id, views in by_minute[minute].items():
                     total[video_id] = total.get(video_id, 0) + views
             sums.append((list(total), list(total.values())))
