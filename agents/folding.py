@@ -1,10 +1,11 @@
 """One batch: decode, judge, fold, apply."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import structlog
 
+from agents.aside import LONG, aside, is_nothing_aside
 from agents.deciding import waiting
 from agents.decision_folding import DecisionFolding
 from agents.decisions import DecisionsSource
@@ -26,6 +27,9 @@ from schemas.records import Record
 from schemas.streams import DECISIONS, streams
 
 END_OF_LOG = 2**63 - 1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = structlog.get_logger(__name__)
 
@@ -121,7 +125,8 @@ class Folding:
 
     async def _fold_events(self, batch: Batch) -> None:
         partition = batch.partition
-        read = self._read(batch)
+        decided = set(self._decisions.decided(self._projection.name, partition, batch.from_offset, batch.next_offset))
+        read = await _thinking(batch.records, self._read, batch, decided)
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
         count_refused(self._projection.name, (item.verdict for item in judged.refused))
@@ -149,12 +154,10 @@ class Folding:
     def _is_ordered(self, partition: Partition) -> bool:
         return partition.topic != DECISIONS and streams().topics[partition.topic].ordered
 
-    def _read(self, batch: Batch) -> Read:
-        """The batch's records. What was decided about before it was reached, as when the log is folded anew, is passed over."""
+    def _read(self, batch: Batch, decided: Collection[int]) -> Read:
+        """The batch's records. What was `decided` about before it was reached, as when the log is folded anew, is passed over."""
         partition = batch.partition
         read = read_records(batch.records, partition, self._partitions[partition.topic])
-        name = self._projection.name
-        decided = set(self._decisions.decided(name, partition, batch.from_offset, batch.next_offset))
         if not decided:
             return read
         awaiting = [
@@ -168,7 +171,7 @@ class Folding:
             if record.offset in decided
         ]
         poison = [one for one in read.poison if one.place.offset not in decided]
-        return Read([item for item in read.decoded if item.recorded.place.offset not in decided], poison + awaiting)
+        return Read(Events.of(read.decoded).besides(decided), poison + awaiting)
 
     async def _passed_over(self, partition: Partition, from_offset: int, to_offset: int) -> Collection[int]:
         parked = await self._parking.offsets(partition, from_offset, to_offset)
@@ -176,13 +179,15 @@ class Folding:
 
     async def _judged(self, batch: Batch, decoded: Sequence[Decoded]) -> Judged:
         """Of views only those that count reach a projection that counts."""
-        if not self._projection.counts_once or not any(
-            event.type == VideoViewed.type for event in Events.of(decoded).each
-        ):
+        if not self._projection.counts_once or VideoViewed.type not in Events.of(decoded).types:
             return Judged(decoded, [])
         name, partition = self._projection.full_name, batch.partition
         seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
-        judged = judge(seen, decoded)
+        # Several projections share the window, which takes one batch after the other.
+        if len(decoded) < LONG and is_nothing_aside():
+            judged = judge(seen, decoded)
+        else:
+            judged = await aside(judge, seen, decoded)
         # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
         seen.judged_to = max(seen.judged_to, batch.next_offset)
         return judged
@@ -225,7 +230,7 @@ class Folding:
             raise halted[1]
 
     async def _write(self, stretch: Stretch, step: str | None = None) -> None:
-        changes, offsets = self._changes(stretch.judged)
+        changes, offsets = await _thinking(stretch.judged.counted, self._changes, stretch.judged)
         with timed(SINK_APPLY_SECONDS, self._projection.name):
             await self._sink.apply(
                 changes, expected=stretch.at, next_offset=stretch.next_offset, offsets=offsets, step=step
@@ -298,10 +303,15 @@ def held_back(stretch: Stretch, undecided: Sequence[Undecided], records: Sequenc
     return stretch._replace(judged=stretch.judged._replace(counted=counted), parked=in_order)
 
 
+async def _thinking(items: Sequence[Any], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns, done aside when it is about many `items`."""
+    return await aside(work, *args, **kwargs) if len(items) >= LONG else work(*args, **kwargs)
+
+
 def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
     """What reaches a fold that counts: the views that do, and whatever is no view."""
     events = Events.of(decoded)
-    if all(event.type == VideoViewed.type for event in events.each):
+    if events.types == [VideoViewed.type]:
         return Judged(*refusing(events, seen.refusals(events)))
     views = [number for number, event in enumerate(events.each) if event.type == VideoViewed.type]
     verdicts = {views[number]: verdict for number, verdict in seen.refusals(events.take(views)).items()}

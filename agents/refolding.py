@@ -5,15 +5,17 @@ started it is gone, or wants it to stop. Killed, it is started again, and goes o
 """
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import uvloop
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.aside import take_turns
 from agents.blocks import Block
 from agents.decisions import decisions_of
 from agents.fetching import block_consumer, fetched
@@ -37,10 +39,11 @@ from schemas.streams import streams
 
 BATCH_RECORDS = 40_000  # the more views in a batch, the fewer writes of each film they add up to
 FETCH_BYTES = 16 * 2**20  # of a partition: a batch comes in one fetch
-SIDE_BY_SIDE = 4  # partitions: while the store writes what one has added up to, another is read
+SIDE_BY_SIDE = 3  # partitions: while the store writes what one has added up to, another is read
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
+NICENESS = 15  # who waits for an answer comes first
 AWAY, STOPPED = 1, 2  # exit statuses: start it again; somebody has to do something
 NEARLY = 1_000  # records left, of which a worker makes one batch
 
@@ -85,55 +88,84 @@ class Refolding:
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
-            await _together(self._seek(consumer, partition) for partition in self._partitions)
-            await self._fold_all(consumer, ends)
+            await self._each(self._partitions, lambda partition: self._seek(consumer, partition))
+            # A few to their ends before others are begun: whoever goes on after a kill reads again what only those have to know.
+            consumer.pause(*consumer.assignment())
+            nearly = 0
+            while not self._stopping and (left := await self._left(consumer, ends, nearly)):
+                await self._each(left, lambda partition: self._fold_partition(consumer, partition, left[partition]))
+                nearly = NEARLY
         finally:
             await consumer.stop()
 
-    async def _fold_all(self, consumer: Any, ends: Ends | None) -> None:
-        left = dict(ends or await self._ends(consumer, self._partitions))
-        while not self._stopping:
-            for partition in [p for p, end in left.items() if self._positions[p] >= end]:
-                if (
-                    ends is None
-                    and (end := (await self._ends(consumer, [partition]))[partition]) - left[partition] > NEARLY
-                ):
-                    left[partition] = end
-                else:
-                    consumer.pause(self._at(partition))
-                    del left[partition]
-            if not left:
-                return
-            await self._fold_some(consumer, left, exact=ends is not None)
+    async def _left(self, consumer: Any, ends: Ends | None, nearly: int) -> Ends:
+        """The ends of the partitions that have not come to them; where the log goes on, of those with more than `nearly` records left."""
+        if ends is not None:
+            return {partition: end for partition, end in ends.items() if self._positions[partition] < end}
+        by_now = await consumer.end_offsets([self._at(partition) for partition in self._partitions])
+        found = {partition: by_now[self._at(partition)] for partition in self._partitions}
+        return {partition: end for partition, end in found.items() if end - self._positions[partition] > nearly}
 
-    async def _fold_some(self, consumer: Any, left: Ends, *, exact: bool) -> None:
-        """What has been fetched by now of each partition."""
-        wanted = {self._at(partition): partition for partition in left}
-        blocks = await fetched(consumer, list(wanted), timeout_ms=POLL_MS)
-        folds = []
-        for at, partition in wanted.items():
-            position, block = await consumer.position(at), blocks.get(at)
-            if exact and position > left[partition]:
-                position, block = left[partition], block and block.before(left[partition])
-            if position > self._positions[partition]:
-                folds.append(self._fold_block(consumer, partition, block, position))
-        await _together(folds)
+    async def _each(
+        self, partitions: Collection[Partition], step: Callable[[Partition], Coroutine[Any, Any, None]]
+    ) -> None:
+        """The step of each, side by side. Raises the first error, after the batches that are under way."""
+
+        async def one(partition: Partition) -> None:
+            try:
+                await step(partition)
+            except BaseException:
+                self.stop()
+                raise
+
+        for error in await asyncio.gather(*map(one, partitions), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _fold_partition(self, consumer: Any, partition: Partition, end: int) -> None:
+        """To `end` exactly."""
+        while not self._stopping and self._positions[partition] < end:
+            async with self._side_by_side:
+                try:
+                    while not self._stopping and self._positions[partition] < end:
+                        await self._fold_some(consumer, partition, end)
+                    continue
+                except NotYet:
+                    # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
+                    await self._seek(consumer, partition)
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def _fold_some(self, consumer: Any, partition: Partition, end: int) -> None:
+        """What has been fetched of it by now, but nothing from `end` on."""
+        at = self._at(partition)
+        # Not fetched ahead: while this one is folded, others are fetched.
+        consumer.resume(at)
+        block = (await fetched(consumer, [at], timeout_ms=POLL_MS)).get(at)
+        consumer.pause(at)
+        position = await consumer.position(at)
+        if position > end:
+            position, block = end, block and block.before(end)
+            consumer.seek(at, end)
+        if position > self._positions[partition]:
+            await self._fold_block(consumer, partition, block, position)
 
     async def _fold_block(self, consumer: Any, partition: Partition, block: Block | None, position: int) -> None:
         most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
-        async with self._side_by_side:
-            records: Sequence[Record] = block if block is not None else []
-            for first in range(0, max(1, len(records)), most):
-                following = records[first + most].offset if first + most < len(records) else position
-                batch = Batch(0, partition, self._positions[partition], following, records[first : first + most])
-                if not await self._fold(consumer, batch):
-                    return
-                self._folded += len(batch.records)
-                if self._rate:
-                    await asyncio.sleep(max(0.0, self._folded / self._rate - (time.monotonic() - self._began)))
+        records: Sequence[Record] = block if block is not None else []
+        for first in range(0, max(1, len(records)), most):
+            following = records[first + most].offset if first + most < len(records) else position
+            batch = Batch(0, partition, self._positions[partition], following, records[first : first + most])
+            if not await self._fold(consumer, batch):
+                return
+            self._folded += len(batch.records)
+            if self._rate:
+                await asyncio.sleep(max(0.0, self._folded / self._rate - (time.monotonic() - self._began)))
 
     async def _fold(self, consumer: Any, batch: Batch) -> bool:
-        """Fold it, however long a store is down; False when the partition is now read from elsewhere, or the time has come to stop."""
+        """Fold it, however long a store is down; False when the partition is now read from elsewhere, or the time has come to stop.
+
+        Raises NotYet.
+        """
         attempt = 0
         while not self._stopping:
             try:
@@ -142,11 +174,6 @@ class Refolding:
                 attempt += 1
                 await asyncio.sleep(back_off_seconds(attempt))
             except CheckpointMoved:
-                await self._seek(consumer, batch.partition)
-                return False
-            except NotYet:
-                # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
-                await asyncio.sleep(WAIT_SECONDS)
                 await self._seek(consumer, batch.partition)
                 return False
             else:
@@ -171,19 +198,8 @@ class Refolding:
         consumer.seek(at, checkpoint.next_offset)
         self._positions[partition] = checkpoint.next_offset
 
-    async def _ends(self, consumer: Any, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        ends = await consumer.end_offsets([self._at(partition) for partition in partitions])
-        return {partition: ends[self._at(partition)] for partition in partitions}
-
     def _at(self, partition: Partition) -> TopicPartition:
         return TopicPartition(self._settings.named(partition.topic), partition.number)
-
-
-async def _together(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of them, to their ends. Raises the first error."""
-    for error in await asyncio.gather(*steps, return_exceptions=True):
-        if error is not None:
-            raise error
 
 
 async def refold(name: str, number: int, rate: int, partitions: Sequence[Partition]) -> None:
@@ -208,7 +224,9 @@ async def _until_input_ends(refolding: Refolding) -> None:
 def main() -> int:
     """The exit status: 0 when it is done or was told to stop, else one with a sentence on standard output."""
     name, number, rate, *places = sys.argv[1:]
+    os.nice(NICENESS)
     collect_seldom()
+    take_turns()
     start_logging(settings().model_copy(update={"log_level": "ERROR"}), "rebuild")
     partitions = [Partition(topic, int(partition)) for topic, partition in (place.split("/") for place in places)]
     try:

@@ -18,6 +18,7 @@ from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
 from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
+from schemas.columns import Events
 from schemas.decoded import Decoded
 from schemas.log import EPOCH, MILLISECOND, Place
 from schemas.records import Record
@@ -153,8 +154,7 @@ class Replay:
         async with self._open_log(partition) as log:
             seen = await self._seen.window(projection.name, partition, span.from_offset, passed_over)
             async for records in log.read(*span):
-                decoded = self._read(records, partition).decoded
-                yield judge(seen, [item for item in decoded if item.recorded.place.offset not in fates])
+                yield judge(seen, Events.of(self._read(records, partition).decoded).besides(fates))
             self._seen.release(projection.name, partition)
             if any(ruling and is_retry(ruling.decision) for ruling in fates.values()):
                 rows = [await self._left_at(log, offset) for offset in sorted(fates) if offset < span.to_offset]

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import structlog
 
-from agents.folding import PassedOver, judge
+from agents.aside import aside
+from agents.folding import PassedOver
 from agents.handover import Partition
 from agents.log_reader import LogReader, OpenLog, log_of
 from agents.metrics import SEEN_IDS_REFILL_SECONDS
 from agents.reading import read_records
 from compose.settings import Settings
 from projections.counting import SeenIds
+from schemas.columns import Events
+from schemas.events import VideoViewed
+from schemas.records import Record
 from schemas.streams import Streams
 
 logger = structlog.get_logger(__name__)
@@ -119,9 +123,14 @@ class SeenIdsOfWorker:
     ) -> None:
         passed = await passed_over(log.partition, from_offset, to_offset) if from_offset < to_offset else ()
         async for records in log.read(from_offset, to_offset):
-            read = read_records(records, log.partition, self._partitions[log.partition.topic])
-            judge(seen, [item for item in read.decoded if item.recorded.place.offset not in passed])
+            await aside(self._judge_records, seen, log.partition, records, passed)
         seen.judged_to = max(seen.judged_to, to_offset)
+
+    def _judge_records(
+        self, seen: SeenIds, partition: Partition, records: Sequence[Record], passed: Collection[int]
+    ) -> None:
+        decoded = read_records(records, partition, self._partitions[partition.topic]).decoded
+        seen.refusals(Events.of(decoded).besides(passed).of_type(VideoViewed.type))
 
 
 def seen_ids(settings: Settings, streams: Streams) -> SeenIdsOfWorker:

@@ -22,6 +22,8 @@ from projections.queries.contents import Difference, contents_of, differences
 from projections.queries.rows import Row
 from projections.queries.versions import Version
 from projections.sinks.postgres import reaching_postgres
+from schemas.columns import Events
+from schemas.decoded import Decoded
 from schemas.events import VideoViewed
 from schemas.streams import streams
 
@@ -168,16 +170,14 @@ class Verifying:
                 at = 0
                 async for records in log.read(0, places[partition]):
                     counts = streams().topics[partition.topic].partitions
-                    decoded = [
-                        item
-                        for item in read_records(records, partition, counts).decoded
-                        if item.recorded.place.offset not in passed
-                    ]
+                    decoded: Sequence[Decoded] = Events.of(read_records(records, partition, counts).decoded).besides(
+                        passed
+                    )
                     refused: Sequence[Refused] = ()
                     if projection.counts_once and streams().topics[partition.topic].once_within:
                         judged = judge(await seen.window(version.full_name, partition, at), decoded)
                         counted, refused = projection.ruled(*judged)
-                        decoded = list(counted)
+                        decoded = counted
                     at = records[-1].offset + 1
                     found["records"] += len(records)
                     found.update(passed[record.offset] for record in records if record.offset in passed)

@@ -22,6 +22,7 @@ from faust.cli.worker import worker as worker_command
 from mode import Service
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
+from agents.aside import take_turns
 from agents.decisions import DecisionsOfWorker, decisions_of
 from agents.folding import Folding
 from agents.garbage import collect_seldom
@@ -66,6 +67,7 @@ class App(faust.App):
                 logger.warning("waiting for Kafka", bootstrap=settings().kafka_bootstrap)
             await asyncio.sleep(back_off_seconds(attempt))
         collect_seldom()
+        take_turns()
         await super().on_first_start()
 
 

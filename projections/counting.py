@@ -8,6 +8,7 @@ An id is known by 64 bits of it (XXH3), which is part of the rule: of a hundred 
 taken for another in one of four thousand such windows, and then by every projection and every replay alike.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -101,9 +102,13 @@ class SeenIds:
 
     def _first_verdicts(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
         verdicts: dict[int, Verdict] = dict(self._from_the_future(views))
-        numbers = [number for number in range(len(views)) if number not in verdicts]
-        honest = views.take(numbers) if verdicts else views
-        fingerprints = np.array([xxh3_64_intdigest(view.view_id.encode()) for view in honest.each], dtype=np.uint64)
+        numbers: Sequence[int] = range(len(views))
+        honest = views
+        if verdicts:
+            numbers = [number for number in numbers if number not in verdicts]
+            honest = views.take(numbers)
+        digests = map(xxh3_64_intdigest, map(str.encode, honest.column("view_id")))
+        fingerprints = np.fromiter(digests, np.uint64, len(honest))
         earlier = self._now.sightings.see(fingerprints, honest.offsets, honest.times_ms, self._before.sightings)
         for number, (offset, time_ms) in earlier.items():
             if honest.times_ms[number] - time_ms <= self._within_ms:
@@ -115,7 +120,7 @@ class SeenIds:
 
     def _from_the_future(self, views: Events[VideoViewed]) -> dict[int, FromTheFuture]:
         """Those that are, by their number."""
-        latest = max([view.occurred_at for view in views.each])
+        latest = max(views.column("occurred_at"))
         if latest.timestamp() - int(views.times_ms.min()) / 1_000 <= CLOCK_SKEW.total_seconds():
             return {}
         times_ms = views.times_ms.tolist()
@@ -147,6 +152,13 @@ class _Generation:
         self.start_ms = start_ms
         self.sightings = Sightings()
         self.refused: dict[int, Verdict] = {}
+
+
+def units_of(moments: Sequence[datetime], seconds: int) -> list[int]:
+    """For each of `moments` the unit of so many seconds that it lies in, counted from 1970."""
+    timestamps = np.fromiter(map(datetime.timestamp, moments), np.float64, len(moments))
+    units: list[int] = (timestamps // seconds).astype(np.int64).tolist()
+    return units
 
 
 def minute_of(moment: datetime) -> int:

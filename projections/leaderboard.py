@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from projections.changes import Change, Tally, Upsert
-from projections.counting import MINUTE_SECONDS
+from projections.counting import MINUTE_SECONDS, units_of
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.events import VideoDeleted, VideoViewed
@@ -35,8 +35,8 @@ leaderboard = Projection("leaderboard", version=1, topics=("views", "videos"), c
 @leaderboard.on
 def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """Views of a film in the minute in which they occurred; the sink adds them to every window that still holds that minute."""
-    counted = Counter((view.video_id, int(view.occurred_at.timestamp()) // MINUTE_SECONDS) for view in views.each)
-    yield Tally("views", ("video_id", "minute"), counted)
+    minutes = units_of(views.column("occurred_at"), MINUTE_SECONDS)
+    yield Tally("views", ("video_id", "minute"), Counter(zip(views.column("video_id"), minutes, strict=True)))
 
 
 @leaderboard.on

@@ -124,13 +124,11 @@ class Projection:
     def fold(self, decoded: Sequence[Decoded], refused: Sequence[Refused] = ()) -> Iterator[Change]:
         """The changes that these events mean: those that are added up, then the others one by one in their order."""
         events, refused = self.ruled(decoded, refused)
-        types = dict.fromkeys([event.type for event in events.each])
         one_by_one = False
-        for event_type in types:
+        for event_type in events.types:
             registered = self._handlers.get(event_type)
             if registered is not None and registered.wants_all:
-                alone = len(types) == 1
-                yield from registered.handler(events if alone else events.of_type(event_type))
+                yield from registered.handler(events.of_type(event_type))
             one_by_one |= registered is not None and not registered.wants_all
         if one_by_one:
             yield from self._fold_one_by_one(events)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from projections.changes import Change, Tally
-from projections.counting import HOUR_SECONDS, day_start
+from projections.counting import HOUR_SECONDS, day_start, units_of
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.events import VideoViewed
@@ -16,7 +16,8 @@ statistics = Projection("statistics", version=1, topics=("views",), counts_once=
 @statistics.on
 def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """A late view counts in the hour and the day in which it occurred."""
-    counted = Counter((view.video_id, view.occurred_at.timestamp() // HOUR_SECONDS) for view in views.each)
+    hours = units_of(views.column("occurred_at"), HOUR_SECONDS)
+    counted = Counter(zip(views.column("video_id"), hours, strict=True))
     starts = {hour: datetime.fromtimestamp(hour * HOUR_SECONDS, UTC) for hour in {hour for _, hour in counted}}
     days = {hour: day_start(start) for hour, start in starts.items()}
     daily: Counter[tuple[str, datetime]] = Counter()

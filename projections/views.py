@@ -18,23 +18,26 @@ PLACE = ("log_partition", "log_offset")
 def keep_views(kept: Events[VideoViewed]) -> Iterator[Change]:
     """Keyed by its place, since an id may count again once `once_within` has passed."""
     columns = ("view_id", "video_id", "viewer_id", "session_id", "watched_seconds", "occurred_at", "recorded_at")
+    partitions, offsets, times_ms = kept.partitions.tolist(), kept.offsets.tolist(), kept.times_ms.tolist()
+    # The broker appends many in one millisecond.
+    moments = {time_ms: moment_of(time_ms) for time_ms in set(times_ms)}
     yield Append(
         "views",
         PLACE,
         columns,
         [
             (
-                recorded.place.partition,
-                recorded.place.offset,
+                partition,
+                offset,
                 view.view_id,
                 view.video_id,
                 view.viewer_id,
                 view.session_id,
                 view.watched_seconds,
                 view.occurred_at,
-                moment_of(recorded.recorded_at_ms),
+                moments[time_ms],
             )
-            for view, recorded in zip(kept.each, kept.recorded, strict=True)
+            for view, partition, offset, time_ms in zip(kept.each, partitions, offsets, times_ms, strict=True)
         ],
     )
 

@@ -1,8 +1,9 @@
 """Records of one partition, and events, as columns: for who reads them by the thousand."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -107,7 +108,7 @@ class Listed(Columns):
 
 
 class Events(Sequence[Decoded], Generic[E_co]):
-    """Events in the order of the log, as columns: `each` event, its offset, and its append time in milliseconds since 1970.
+    """Events in the order of the log, as columns: `each` event, its partition, its offset, and its append time in milliseconds since 1970.
 
     Whoever adds up thousands takes the columns; as a sequence it hands out each event with how the log holds it, made when asked for.
     """
@@ -115,11 +116,13 @@ class Events(Sequence[Decoded], Generic[E_co]):
     def __init__(
         self,
         each: Sequence[E_co],
+        partitions: NDArray[np.int64],
         offsets: NDArray[np.int64],
         times_ms: NDArray[np.int64],
         recorded_of: Callable[[Sequence[int]], Sequence[Recorded]],
     ) -> None:
         self.each = each
+        self.partitions = partitions
         self.offsets = offsets
         self.times_ms = times_ms
         self.recorded_of = recorded_of
@@ -131,10 +134,11 @@ class Events(Sequence[Decoded], Generic[E_co]):
         if isinstance(decoded, Events):
             return decoded
         recorded = [item.recorded for item in decoded]
+        partitions = np.array([one.place.partition for one in recorded], dtype=np.int64)
         offsets = np.array([one.place.offset for one in recorded], dtype=np.int64)
         times_ms = np.array([one.recorded_at_ms for one in recorded], dtype=np.int64)
         each: list[Any] = [item.event for item in decoded]
-        return Events(each, offsets, times_ms, lambda numbers: [recorded[number] for number in numbers])
+        return Events(each, partitions, offsets, times_ms, lambda numbers: [recorded[number] for number in numbers])
 
     @classmethod
     def at(
@@ -155,12 +159,22 @@ class Events(Sequence[Decoded], Generic[E_co]):
             rows = zip(places, times_ms[at].tolist(), ids_of(numbers), strict=True)
             return [new(Recorded, row) for row in rows]
 
-        return Events(each, offsets, times_ms, recorded_of)
+        return Events(each, np.full(len(offsets), partition), offsets, times_ms, recorded_of)
 
     @cached_property
     def recorded(self) -> Sequence[Recorded]:
         """How the log holds each."""
         return self.recorded_of(range(len(self)))
+
+    def column(self, field: str) -> list[Any]:
+        """A field of each."""
+        return list(map(attrgetter(field), self.each))
+
+    @cached_property
+    def types(self) -> Sequence[str]:
+        """The types of event among them, in the order in which they first come."""
+        kinds: Iterable[type[Event]] = dict.fromkeys(map(type, self.each))
+        return list(dict.fromkeys(kind.type for kind in kinds))
 
     def take(self, numbers: Sequence[int]) -> "Events[E_co]":
         """Those with these numbers."""
@@ -168,11 +182,23 @@ class Events(Sequence[Decoded], Generic[E_co]):
         each = [self.each[number] for number in numbers]
         whole = self.recorded_of
         return Events(
-            each, self.offsets[at], self.times_ms[at], lambda some: whole(at[np.asarray(some, dtype=np.int64)].tolist())
+            each,
+            self.partitions[at],
+            self.offsets[at],
+            self.times_ms[at],
+            lambda some: whole(at[np.asarray(some, dtype=np.int64)].tolist()),
         )
+
+    def besides(self, offsets: Collection[int]) -> "Events[E_co]":
+        """Those that lie at none of `offsets`."""
+        if not offsets:
+            return self
+        return self.take([number for number, offset in enumerate(self.offsets.tolist()) if offset not in offsets])
 
     def of_type(self, event_type: str) -> "Events[Any]":
         """Those of one type."""
+        if self.types == [event_type]:
+            return self
         return self.take([number for number, event in enumerate(self.each) if event.type == event_type])
 
     def __len__(self) -> int:

@@ -19,6 +19,8 @@ from .events import EVENTS, Event, PositionUpdated, VideoViewed
 FINER_THAN_MICROSECONDS = re.compile(rb"\.[0-9]{7}")  # the models cut such a time off, msgspec rounds it
 ID_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-"
 
+OCCURRED_AT, TIME_ZONE = attrgetter("occurred_at"), attrgetter("tzinfo")
+
 Id = Annotated[
     str, Meta(min_length=1, max_length=64)
 ]  # its letters are checked apart: a pattern would cost more than all the rest
@@ -93,17 +95,19 @@ def events_in(
         events = list(map(usual.decoder.decode, values))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    times = [event.occurred_at for event in events]
-    if any(at.tzinfo is not UTC for at in times) or min(times) < EARLIEST or max(times) >= LATEST:
+    times = list(map(OCCURRED_AT, events))
+    if set(map(TIME_ZONE, times)) != {UTC} or min(times) < EARLIEST or max(times) >= LATEST:
         return None
-    ids = [[found for found in map(of, events) if found is not None] for of in usual.ids]
+    # No id is empty, so that what is filtered out is null.
+    ids = [list(filter(None, map(of, events))) for of in usual.ids]
     if not _are_keys(ids[0], keys) or "".join(map("".join, ids)).encode().translate(None, ID_BYTES):
         return None
     return None if FINER_THAN_MICROSECONDS.search(b"".join(values)) else cast("Sequence[Event]", events)
 
 
 def _are_keys(ids: Sequence[str], keys: Sequence[bytes | None]) -> bool:
+    """Whether they are the same, if none of `ids` holds a line's end."""
     try:
-        return list(map(len, ids)) == list(map(len, keys)) and "".join(ids).encode() == b"".join(keys)  # type: ignore[arg-type]
+        return len(ids) == len(keys) and "\n".join(ids).encode() == b"\n".join(keys)  # type: ignore[arg-type]
     except TypeError:  # a record has no key
         return False
