@@ -43,8 +43,8 @@ async def rows(here: Settings) -> None:
 
 
 async def rebuild(here: Settings) -> None:
-    async with own_system(here) as small, running_system("gateway", "worker") as (system, _):
-        print(await compare_rebuild(small, system))
+    async with own_system(here) as small, running_system() as (system, servers):
+        print(await compare_rebuild(small, system, servers))
 
 
 async def freshness(here: Settings) -> None:

@@ -35,7 +35,7 @@ async def compare_board(system: System, views: int = VIEWS) -> list[Comparison]:
         try:
             folded = await fold(system, version, "views", kill=True)
             board = Leaderboard(system.stores.redis, system.settings.prefix, system.answering(version))
-            return Measured(records / folded.seconds, folded.cpu_seconds, await _wrong(board, expected))
+            return Measured(folded.per_second, folded.cpu_seconds, await _wrong(board, expected))
         finally:
             await system.drop(version)
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -21,11 +22,16 @@ PATIENCE_SECONDS = 600.0
 
 
 class Folded(NamedTuple):
-    """How long it took from the first record to the last, the CPU that the processes spent, and their most memory in bytes."""
+    """How many records were folded in how long, from when the first batch was written to when the last was; and the CPU that the processes
+    spent, all in all."""
 
+    records: int
     seconds: float
     cpu_seconds: float
-    peak_bytes: int
+
+    @property
+    def per_second(self) -> float:
+        return self.records / self.seconds
 
 
 async def fold(system: System, version: Version, topic: str, *, processes: int = 1, kill: bool = False) -> Folded:
@@ -37,21 +43,21 @@ async def fold(system: System, version: Version, topic: str, *, processes: int =
     checkpoints = system.stores.checkpoints(version)
     ends = await _ends(system, partitions)
     dealt = [partitions[number::processes] for number in range(processes)]
-    running = [await _start(version, own) for own in dealt]
-    cpu, peak, began, killed = 0.0, 0, 0.0, False
+    running = [await _start(system, version, own) for own in dealt]
+    cpu, first, began, killed = 0.0, 0, 0.0, False
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         folded = sum((await checkpoints.next_offsets(partitions)).values())
-        began = began or (time.monotonic() if folded else 0.0)
-        peak = max(peak, sum(_memory(process) for process in running))
+        if folded and not first:
+            first, began = folded, time.monotonic()
         if kill and not killed and folded >= ends / 2:
             cpu += sum(_cpu(process) for process in running)
             for process in running:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
-            running, killed = [await _start(version, own) for own in dealt], True
+            running, killed = [await _start(system, version, own) for own in dealt], True
         if folded >= ends:
             break
         if time.monotonic() > deadline:
@@ -64,7 +70,7 @@ async def fold(system: System, version: Version, topic: str, *, processes: int =
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
-    return Folded(ended - began, cpu, peak)
+    return Folded(ends - first, ended - began, cpu)
 
 
 async def _ends(system: System, partitions: Sequence[Partition]) -> int:
@@ -72,7 +78,7 @@ async def _ends(system: System, partitions: Sequence[Partition]) -> int:
         return sum((await log.ends(partitions)).values())
 
 
-async def _start(version: Version, partitions: Sequence[Partition]) -> asyncio.subprocess.Process:
+async def _start(system: System, version: Version, partitions: Sequence[Partition]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -83,20 +89,13 @@ async def _start(version: Version, partitions: Sequence[Partition]) -> asyncio.s
             "0",
             *map(str, partitions),
         ),
+        env={**os.environ, "ET_PREFIX": system.settings.prefix},
         stdin=asyncio.subprocess.PIPE,
     )
 
 
 def _cpu(process: asyncio.subprocess.Process) -> float:
-    return _of(process, lambda running: sum(running.cpu_times()[:2]))
-
-
-def _memory(process: asyncio.subprocess.Process) -> int:
-    return int(_of(process, lambda running: running.memory_info().rss))
-
-
-def _of(process: asyncio.subprocess.Process, ask: Callable[[psutil.Process], float]) -> float:
     try:
-        return ask(psutil.Process(process.pid))
+        return sum(psutil.Process(process.pid).cpu_times()[:2])
     except psutil.Error:  # it has just ended
         return 0.0
