@@ -31,10 +31,21 @@ class Switching:
         self._registry = Registry(stores.pool)
 
     async def switch(self, projection: str, number: int | None = None) -> Switched:
-        """Readers move to version `number`, or to the newest that is ready, in one step; once it is as far as the one that answers."""
+        """Readers move to version `number`, or to the newest that is ready, in one step; once it is as far as the one that answers.
+
+        What another rule made (`what-if`) answers only when it is named.
+        """
         versions = (await self._registry.versions()).known(projection)
-        ready = [v for v in versions if v.state == "ready" and number in (None, v.number)]
+        ready = [
+            v for v in versions if v.state == "ready" and (v.rule is None if number is None else v.number == number)
+        ]
         if not ready:
+            supposed = [v for v in versions if v.state == "ready" and number is None]
+            if supposed:
+                raise NotNow(
+                    f"{projection}: of what is ready, all counts by another rule; `faust -A agents switch {projection} "
+                    f"--version {supposed[-1].number}` lets that answer all the same"
+                )
             wanted = f"version {number}" if number else "no other version"
             raise NotNow(
                 f"{projection}: {wanted} is ready to answer; `faust -A agents versions` tells what there is, "

@@ -42,7 +42,10 @@ async def _folded(switching: Switching, row: Row) -> int | str:
 
 @app.command(name_or_all, version)
 async def switch(self: AppCommand, name: str, number: int | None) -> None:
-    """Let the newest version that is ready answer, in one step; the one before is kept up for `rollback`."""
+    """Let the newest version that is ready answer, in one step; the one before is kept up for `rollback`.
+
+    One of another rule (`what-if`) has to be named.
+    """
     async with operating() as stores:
         for each in names_of(name):
             _tell(await Switching(stores).switch(each, number))

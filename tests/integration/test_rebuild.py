@@ -88,6 +88,19 @@ async def test_only_what_does_not_answer_is_dropped_and_then_there_is_nothing_to
     assert (await begun(stores)).number == NEW + 1
 
 
+async def test_what_another_rule_made_answers_only_when_it_is_named(settings: Settings, stores: Stores) -> None:
+    await produce(settings, [viewed(f"view-{i}", "film") for i in range(50)])
+    rule = {"watched_at_least_seconds": 30.0, "without_viewers": []}
+    supposed = await Registry(stores.pool).begin("statistics", streams().projections["statistics"], rule)
+    assert await building(settings, stores, supposed).run(unseen)
+    switching = Switching(stores)
+    with pytest.raises(NotNow, match=f"another rule; .* --version {supposed.number}"):
+        await switching.switch("statistics")
+    assert await building(settings, stores, await begun(stores)).run(unseen)
+    assert (await switching.switch("statistics")).now == supposed.number + 1
+    assert (await switching.switch("statistics", supposed.number)).now == supposed.number
+
+
 async def test_who_is_behind_does_not_answer(settings: Settings, stores: Stores) -> None:
     await produce(settings, [viewed("view", "film")])
     assert await building(settings, stores, await begun(stores)).run(unseen)
