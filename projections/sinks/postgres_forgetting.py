@@ -43,7 +43,7 @@ class Forgotten:
     async def add(self, connection: Any, statement: Statement, *, seconds: float) -> None:
         """Forget each key of `statement`: nobody else writes to the table meanwhile."""
         shape, rows = statement
-        forgotten = [key for (key,), _ in rows]
+        forgotten = [key for (key,) in rows]
         await connection.execute(f"lock table {self._table} in access exclusive mode", timeout=seconds)
         await connection.execute(
             f'insert into {self._table} ("{self.column}", blank) select unnest($1::text[]), $2 on conflict do nothing',
