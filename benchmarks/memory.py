@@ -20,6 +20,7 @@ VIEWS = 10_000_000
 OVER = timedelta(days=30)
 LOG = LogIdentity("benchmark", "benchmark", 1)
 MEMBERS_AT_ONCE = 2_000
+BY_THE_MINUTE = 2  # hours
 
 
 class Taken(NamedTuple):
@@ -53,7 +54,7 @@ async def _board(system: System, views: int) -> Taken:
         place = (await sink.checkpoint("views", 0, LOG)).place
         total: Counter[str] = Counter()
         for hours in range(round(OVER / timedelta(hours=1)), 0, -1):
-            counted = _an_hour(views, now - timedelta(hours=hours), seed=hours)
+            counted = _an_hour(views, hours, now)
             for (film, _), by in counted.items():
                 total[film] += by
             change = Tally("views", ("video_id", "minute"), counted)
@@ -68,13 +69,14 @@ async def _board(system: System, views: int) -> Taken:
         await system.drop(version)
 
 
-def _an_hour(views: int, from_: datetime, seed: int) -> dict[tuple[str, int], int]:
-    """Its share of the views, of each film in each minute."""
-    rng = np.random.default_rng(seed)
+def _an_hour(views: int, hours_ago: int, now: datetime) -> dict[tuple[str, int], int]:
+    """Its share of the views, of each film in each minute; where no window tells minutes apart any more, all in its first."""
     share = round(views / (OVER / timedelta(hours=1)))
-    first = int(from_.timestamp()) // MINUTE_SECONDS
+    first = int((now - timedelta(hours=hours_ago)).timestamp()) // MINUTE_SECONDS
+    minutes = 60 if hours_ago <= BY_THE_MINUTE else 1
     # So many draws of so many pairs, without drawing each: what is expected of a pair is its rate.
-    drawn = rng.poisson(np.outer(zipf() * share / 60, np.ones(60)))
+    rates = np.outer(zipf() * share / minutes, np.ones(minutes))
+    drawn = np.random.default_rng(hours_ago).poisson(rates)
     return {(f"film-{film}", first + minute): int(drawn[film, minute]) for film, minute in np.argwhere(drawn).tolist()}
 
 
