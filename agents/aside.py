@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 LONG = 1_000  # records in a batch, from which on the way to another thread is worth it
-SWITCH_SECONDS = (
-    0.0005  # how long the event loop waits for its turn; Python's 0.005 is half of what a store takes for a call
-)
+SWITCH_SECONDS = 0.0005  # how long the event loop waits for its turn; of Python's 0.005 a store could do a call
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -34,7 +34,6 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:
     """The partition of each key, in order."""
     if len(keys) <= FEW:
         return np.array([partition_of(key, partitions) for key in keys], dtype=np.int64)
-    m = np.uint32(M)
     lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
     words = max(1, (int(lengths.max()) + 3) // 4)
     # Each key padded with NULs to whole words, so that column i is the i-th word of every key.
@@ -43,13 +42,13 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> NDArray[np.int64]:
         h = np.uint32(SEED) ^ lengths.astype(np.uint32)
         whole = lengths // 4
         for i in range(words):
-            k = padded[:, i] * m
+            k = padded[:, i] * M
             k ^= k >> np.uint32(24)
             k *= M
-            h = np.where(i < whole, (h * m) ^ k, h)
+            h = np.where(i < whole, (h * M) ^ k, h)
         rest = lengths % 4
         tail = padded[np.arange(len(keys)), np.minimum(whole, words - 1)]
-        h = np.where(rest > 0, (h ^ tail) * m, h)
+        h = np.where(rest > 0, (h ^ tail) * M, h)
         h ^= h >> np.uint32(13)
         h *= M
         h ^= h >> np.uint32(15)
