@@ -88,9 +88,9 @@ class Refolding:
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
-            await self._each(self._partitions, lambda partition: self._seek(consumer, partition))
             # A few to their ends before others are begun: whoever goes on after a kill reads again what only those have to know.
             consumer.pause(*consumer.assignment())
+            await self._each(self._partitions, lambda partition: self._seek(consumer, partition))
             nearly = 0
             while not self._stopping and (left := await self._left(consumer, ends, nearly)):
                 await self._each(left, lambda partition: self._fold_partition(consumer, partition, left[partition]))
