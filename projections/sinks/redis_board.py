@@ -46,6 +46,10 @@ class Board:
             raise _no_place_for(change)
         return str(change.key["video_id"])
 
+    async def learn(self) -> None:
+        held = await self._redis.hmget(self._keys.state, [f"edge:{window.name}" for window in ROLLING])
+        self._edges = tuple(int(edge or 0) for edge in held)
+
     def merge(self, rows: Rows, change: Change) -> None:
         """A row is a film and a minute with the views in it, or a deleted film and no minute.
 

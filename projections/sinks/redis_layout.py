@@ -50,6 +50,9 @@ class Layout(Protocol):
     def identity(self, change: Single) -> str:
         """The id by which the state is sharded. Raises Refused for a change that has no place here."""
 
+    async def learn(self) -> None:
+        """See anew what `merge` goes by: state that was emptied, or restored from a snapshot, stands at another time."""
+
     def merge(self, rows: Rows, change: Change) -> None:
         """Add `change` to `rows`, so that a script writes each row once. Raises Refused like `identity`."""
 

@@ -30,6 +30,9 @@ class Registers:
     def identity(self, change: Single) -> str:
         return str(_placed(change).key["viewer_id"])
 
+    async def learn(self) -> None:
+        """Registers are merged alike at any time."""
+
     def merge(self, rows: Rows, change: Change) -> None:
         """The greatest moment stays, of equals the later in the log. Who is forgotten is so whatever else a batch says of them."""
         placed = _placed(change)

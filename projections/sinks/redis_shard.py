@@ -56,6 +56,7 @@ class Shard:
         if b">" in value:
             await self._complete(place)
             return await self.checkpoint(place, log)
+        await self.layout.learn()
         return int(value), written_log
 
     async def next_offset(self, place: str) -> int | None:

@@ -193,6 +193,19 @@ async def test_a_batch_that_a_dead_worker_left_in_its_journal_is_counted(world: 
     assert await world.differences() == []
 
 
+async def test_a_board_that_stands_at_an_earlier_time_again_counts_by_that_one(world: World) -> None:
+    await world.begin()
+    await world.board.tick(START + timedelta(hours=5))
+    append(world.log, [("a", 1, 1, 0)])
+    await world.fold(leaderboard, world.board)
+    await world.begin()
+    await world.board.tick(START)
+    append(world.log, [("a", 1, 16, 70)])
+    await world.fold(leaderboard, world.board)
+    await world.fold(statistics, world.aggregates)
+    assert await world.differences() == []
+
+
 async def test_a_wrong_count_is_named_wherever_it_is_planted(world: World) -> None:
     await world.begin()
     append(world.log, [("a", 1, 1, 0), ("b", 1, 1, 0), ("c", 2, 1, 0)])

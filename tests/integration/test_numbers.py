@@ -186,7 +186,7 @@ async def test_the_past_and_every_proof_know_what_was_parked_retried_or_discarde
     assert json.loads(said[said.index("{") :])["items"] == []
 
     await equal(settings, "what-if", "leaderboard", "--watched-at-least", "10")
-    await equal(settings, "switch", "leaderboard")
+    await equal(settings, "switch", "leaderboard", "--version", "2")
     said = await equal(settings, "audit", "leaderboard")
     assert "leaderboard_v2 equal: 1 films, 13 views" in said
     said = await equal(settings, "explain", "heat", "--from-log")

@@ -79,7 +79,7 @@ function save(state, keepalive = false) {
   api(`${path}/position`, { method: "PUT", json: body, keepalive }).catch(() => {});
 }
 
-const hasPlayed = () => played > 0;
+const hasPlayed = () => video.played.length > 0;
 
 video.addEventListener("timeupdate", () => {
   if (video.paused) return;
