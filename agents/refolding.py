@@ -20,7 +20,6 @@ from agents.blocks import Block
 from agents.decisions import decisions_of
 from agents.fetching import block_consumer, fetched
 from agents.folding import Folding
-from agents.garbage import collect_seldom
 from agents.handover import Batch, Log, Partition, contradiction
 from agents.known_poison import KnownPoison, NewPoison
 from agents.limits import Halted
@@ -30,6 +29,7 @@ from agents.registry import NotNow, Registry
 from agents.seen import seen_ids
 from agents.stores import Stores, folded_as, open_stores
 from agents.topics import log_identities
+from compose.garbage import collect_seldom
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.queries.versions import Version

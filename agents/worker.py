@@ -25,7 +25,6 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from agents.aside import take_turns
 from agents.decisions import DecisionsOfWorker, decisions_of
 from agents.folding import Folding
-from agents.garbage import collect_seldom
 from agents.handover import Batch
 from agents.metrics import WATCHDOG_RESTARTS
 from agents.parking import Parking
@@ -40,6 +39,7 @@ from agents.watchdog import Watchdog
 from agents.watching import Watching
 from agents.webhooks.delivering import deliver
 from compose.connections import open_postgres
+from compose.garbage import collect_seldom
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.projection import Projection

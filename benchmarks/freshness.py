@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
-import aiohttp
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from benchmarks.connections import connected
 from benchmarks.films import announce
 from compose.provisioning import provision_topics
 from compose.settings import Settings
@@ -72,12 +73,12 @@ async def _posts(settings: Settings) -> tuple[Times, list[str]]:
     seconds: list[float] = []
     wrong: list[str] = []
     top = f"/api/analytics/top?timeframe=all_time&k={FILMS}"
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    async with aiohttp.ClientSession(str(settings.gateway_url), connector=connector, raise_for_status=True) as http:
+    url = settings.gateway_url
+    async with connected(url.host or "", url.port or 80, CONNECTIONS) as http:
 
         async def seen(after: str = "") -> dict[str, int]:
-            async with http.get(top + after) as answer:
-                return {item["video_id"]: item["views"] for item in (await answer.json())["items"]}
+            answer = await http.get(top + after)
+            return {item["video_id"]: item["views"] for item in orjson.loads(answer.body)["items"]}
 
         before = await seen()
 
@@ -86,11 +87,10 @@ async def _posts(settings: Settings) -> tuple[Times, list[str]]:
             # What was seen once stays, and this view is one more.
             at_least = before.get(film, 0) + followed[film] + 1
             began = time.monotonic()
-            async with http.post(f"/api/videos/{film}/views", json={}) as answer:
-                token = answer.headers["X-Event-Position"]
+            answer = await http.post(f"/api/videos/{film}/views", b"{}")
             acknowledged[film] += 1
             if number % FOLLOWED == 0:
-                found = await seen(f"&after={token}")
+                found = await seen(f"&after={answer.header('X-Event-Position')}")
                 seconds.append(time.monotonic() - began)
                 followed[film] += 1
                 if found.get(film, 0) < at_least:

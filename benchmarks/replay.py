@@ -9,11 +9,11 @@ from typing import Any
 import uvloop
 
 from agents.folding import judge
-from agents.garbage import collect_seldom
 from agents.handover import Partition
 from agents.log_reader import log_of
 from agents.reading import read_records
 from agents.refolding import NICENESS
+from compose.garbage import collect_seldom
 from compose.settings import settings
 from projections.changes import Tally
 from projections.counting import SeenIds

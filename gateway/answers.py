@@ -77,7 +77,7 @@ async def read_json(request: web.Request, *, limit: int = MAX_BODY_BYTES) -> byt
 def check_json(raw: bytes) -> None:
     """Raises Problem unless `raw` is an object in strict JSON."""
     try:
-        document = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_int64)
+        document = STRICT.decode(raw.decode())
         _check_texts(document, MAX_DEPTH)
     except UnicodeDecodeError:
         raise _malformed("the body is no UTF-8") from None
@@ -195,6 +195,9 @@ def _int64(digits: str) -> int:
     if len(digits) > 20 or int(digits) not in INT64:
         raise RefusedJson("the body holds an integer that does not fit 64 bits")
     return int(digits)
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_int64)
 
 
 def _check_texts(value: Any, depth: int) -> None:

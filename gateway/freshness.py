@@ -109,10 +109,11 @@ class Freshness:
                 raise bad_parameter("after", f"names {place}, which lies beyond the end of the log")
 
     def hear(self, told: str) -> None:
-        """A checkpoint has moved: `leaderboard_v1 views 3 41207`."""
-        version, topic, partition, next_offset = told.split()
-        if waiting := self._versions_waited_for.get(version):
-            waiting.tell(topic, int(partition), int(next_offset))
+        """Checkpoints have moved, a line each: `leaderboard_v1 views 3 41207`."""
+        for line in told.splitlines():
+            version, topic, partition, next_offset = line.split()
+            if waiting := self._versions_waited_for.get(version):
+                waiting.tell(topic, int(partition), int(next_offset))
 
     async def close(self) -> None:
         for waiting in self._versions_waited_for.values():

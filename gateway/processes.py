@@ -13,6 +13,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client.multiprocess import mark_process_dead
 
+from compose.garbage import collect_seldom
 from compose.metrics import PROCESSES_FOLDER
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
@@ -44,6 +45,7 @@ async def serve(settings: Settings) -> None:
         await web.TCPSite(
             runner, settings.gateway_host, settings.gateway_port, reuse_port=True, backlog=BACKLOG
         ).start()
+        collect_seldom()
         logger.info("listening", host=settings.gateway_host, port=settings.gateway_port, pid=os.getpid())
         await stop.wait()
     finally:

@@ -1,4 +1,4 @@
-"""The sink in Postgres: one transaction a batch, the checkpoint first."""
+"""The sink in Postgres: a transaction for whatever waits to be written, the checkpoints first."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -17,22 +17,26 @@ from projections.projection import Projection
 from projections.sinks.postgres_forgetting import Forgotten
 from projections.sinks.rows import Shape, Statement, statements
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
+from projections.sinks.together import Batch, Together, joined
 from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
 FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
+WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
-# Heard by who waits for a write: "statistics_v1 views 3 41207", as in Redis, once the transaction is committed.
-MOVE_CHECKPOINT = """
+# Heard by who waits for a write: "statistics_v1 views 3 41207", a line a checkpoint, as in Redis, once the transaction is committed.
+MOVE_CHECKPOINTS = """
 with moved as (
-    update checkpoints set next_offset = $1, updated_at = now(), step = $7
-    where projection = $2 and version = $3 and topic = $4 and partition = $5 and next_offset = $6
-    returning 1
+    update checkpoints as c set next_offset = to_be.next_offset, updated_at = now(), step = to_be.step
+    from unnest($3::text[], $4::int[], $5::bigint[], $6::bigint[], $7::text[])
+        as to_be(topic, partition, expected, next_offset, step)
+    where c.projection = $1 and c.version = $2
+        and c.topic = to_be.topic and c.partition = to_be.partition and c.next_offset = to_be.expected
+    returning concat($1::text, '_v', $2::int, ' ', c.topic, ' ', c.partition, ' ', c.next_offset) as told
 )
-select pg_notify(current_schema() || '_checkpoints', concat($2::text, '_v', $3::int, ' ', $4::text, ' ', $5::int, ' ', $1::bigint))
-from moved
+select count(*), pg_notify(current_schema() || '_checkpoints', string_agg(told, chr(10))) from moved
 """
 # A worker frozen in the middle of its batch keeps its row locks for ever, and only who waits for them sees that somebody does.
 # The server's idle_in_transaction_session_timeout does not do: asyncpg asks for a statement's plan with a Flush, after which a
@@ -110,6 +114,7 @@ class PostgresSink:
         self._frozen_seconds = frozen_seconds
         self._types: Mapping[tuple[str, str], str] = {}
         self._forgotten: Mapping[str, Forgotten] = {}
+        self._together = Together(self._apply)
 
     async def prepare(self) -> None:
         sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
@@ -146,18 +151,25 @@ class PostgresSink:
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        """Write `changes` and move the checkpoint from `expected` to `next_offset`, in one transaction of any size."""
+        """In one transaction of any size, with the batches of other partitions that have come meanwhile."""
+        await self._together.join(Batch(changes, expected, next_offset, step))
+
+    async def _apply(self, batches: Sequence[Batch]) -> None:
+        """All of them or none."""
+        changes = joined(batches)
         with self._refusing(changes), reaching_postgres():
             if not self._types:
                 await self._learn_types()
             # Made before the transaction begins: who holds a lock does not think.
             writes = [self._write(statement) for statement in statements(changes)]
             name, version = self._projection.name, self._projection.version
+            moves = sorted((*batch.expected, batch.next_offset, batch.step) for batch in batches)
             async with self._transaction() as connection:
-                # The checkpoint first: its row lock turns a stale worker away before it writes.
-                moving = (next_offset, name, version, *expected, step)
-                if not await connection.fetch(MOVE_CHECKPOINT, *moving, timeout=APPLY_SECONDS):
-                    raise CheckpointMoved(name, expected)
+                # The checkpoints first: their row locks turn a stale worker away before it writes.
+                columns = map(list, zip(*moves, strict=True))
+                moved = await connection.fetchval(MOVE_CHECKPOINTS, name, version, *columns, timeout=APPLY_SECONDS)
+                if moved < len(moves):
+                    raise CheckpointMoved(name, batches[0].expected)
                 for write in writes:
                     await write(connection)
 
@@ -232,8 +244,12 @@ class PostgresSink:
             await connection.execute(self._sql(living.shape), *self._arrays(living), timeout=APPLY_SECONDS)
 
     async def _append(self, connection: Any, statement: Statement) -> None:
-        """By COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""
+        """Many by COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""
         shape, rows = statement
+        upserting = statement._replace(shape=shape._replace(kind=Upsert))
+        if len(rows) < WORTH_COPYING:
+            await connection.execute(self._sql(upserting.shape), *self._arrays(upserting), timeout=APPLY_SECONDS)
+            return
         try:
             async with connection.transaction():
                 await connection.copy_records_to_table(
@@ -243,7 +259,6 @@ class PostgresSink:
                     timeout=APPLY_SECONDS,
                 )
         except asyncpg.UniqueViolationError:
-            upserting = statement._replace(shape=shape._replace(kind=Upsert))
             await connection.execute(self._sql(upserting.shape), *self._arrays(upserting), timeout=APPLY_SECONDS)
 
     def _sql(self, shape: Shape) -> str:

@@ -18,6 +18,7 @@ from projections.sinks.redis_registers import Registers
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_shard import Shard
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
+from projections.sinks.together import Batch, Together, joined
 from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
@@ -43,6 +44,7 @@ class RedisSink:
             for keys in shards_of(prefix, projection.name, projection.version, shards)
         ]
         self.needs_offsets = shards > 1
+        self._together = Together(self._apply)
 
     async def prepare(self) -> None:
         with self._refusing():
@@ -72,7 +74,38 @@ class RedisSink:
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        """A shard that is ahead, because a worker died between two shards, takes only what it has not yet: for that are the `offsets`."""
+        """One shard takes the batches of other partitions that have come meanwhile in the same call. Of several shards, one that is ahead,
+        because a worker died between two, takes only what it has not yet: for that are the `offsets`."""
+        if len(self._shards) == 1:
+            await self._together.join(Batch(changes, expected, next_offset, step))
+        else:
+            await self._apply_to_shards(changes, expected, next_offset, offsets, step)
+
+    async def _apply(self, batches: Sequence[Batch]) -> None:
+        """All of them or none, into the one shard."""
+        changes, (shard,) = joined(batches), self._shards
+        rows: Rows = {}
+        with self._refusing(changes):
+            for change in changes:
+                shard.layout.merge(rows, change)
+            if not await shard.apply(
+                rows, [self._move(batch.expected, batch.next_offset, batch.step) for batch in batches]
+            ):
+                raise CheckpointMoved(self._name, batches[0].expected)
+
+    def _move(self, start: Place, next_offset: int, step: str | None, *, is_told: bool = True) -> Move:
+        place = f"{start.topic}/{start.partition}"
+        message = f"{self._name} {start.topic} {start.partition} {next_offset}" if is_told else ""
+        return Move(place, str(start.offset), str(next_offset), self._channel, message, step or "")
+
+    async def _apply_to_shards(
+        self,
+        changes: Sequence[Change],
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None,
+        step: str | None,
+    ) -> None:
         place = f"{expected.topic}/{expected.partition}"
         starts = await self._starts(place, expected)
         if offsets is None and any(expected.offset < start < next_offset for start in starts):
@@ -81,10 +114,10 @@ class RedisSink:
         behind = [number for number, start in enumerate(starts) if start < next_offset]
         for number in behind:
             # Whoever waits for the checkpoint is told when the last shard has moved.
-            told = f"{self._name} {expected.topic} {expected.partition} {next_offset}" if number == behind[-1] else ""
-            move = Move(place, str(starts[number]), str(next_offset), self._channel, told, step or "")
+            start = expected._replace(offset=starts[number])
+            move = self._move(start, next_offset, step, is_told=number == behind[-1])
             with self._refusing(changes):
-                moved = await self._shards[number].apply(batch[number], move)
+                moved = await self._shards[number].apply(batch[number], [move])
             if not moved:
                 raise CheckpointMoved(self._name, expected)
 
@@ -110,11 +143,6 @@ class RedisSink:
         """For each shard the rows that it has not yet."""
         batch: list[Rows] = [{} for _ in self._shards]
         with self._refusing(changes):
-            if len(self._shards) == 1:
-                merge, rows = self._shards[0].layout.merge, batch[0]
-                for change in changes:
-                    merge(rows, change)
-                return batch
             for change, offset in zip(changes, offsets, strict=True):
                 for one in singly([change]):
                     number = shard_of(self._shards[0].layout.identity(one), len(self._shards))
@@ -123,9 +151,7 @@ class RedisSink:
         return batch
 
     async def _starts(self, place: str, expected: Place) -> list[int]:
-        """Where each shard stands. Raises CheckpointMoved unless the least is `expected`; a single one is checked by its script."""
-        if len(self._shards) == 1:
-            return [expected.offset]
+        """Where each shard stands. Raises CheckpointMoved unless the least is `expected`."""
         with self._refusing():
             starts = [await shard.next_offset(place) for shard in self._shards]
         known = [start for start in starts if start is not None]

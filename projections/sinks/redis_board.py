@@ -6,7 +6,7 @@ is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 """
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Increment, Single, Tally, Upsert, singly
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
+from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows, told
 from projections.sinks.redis_rolling import roll
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
@@ -95,12 +95,12 @@ class Board:
             films += 1
         return pieces
 
-    async def write(self, rows: Rows, move: Move) -> bool:
+    async def write(self, rows: Rows, moves: Sequence[Move]) -> bool:
         """The sums depend on the edges: when they have moved since they were seen last, the script tells, and it is summed again."""
         while True:
             edges = self._edges
-            keys, step = summed(rows, edges, self._keys, move.place)
-            answer = await COUNT.run(self._redis, keys, [*move, " ".join(map(str, edges)), orjson.dumps(step)])
+            keys, step = summed(rows, edges, self._keys, moves[0].place)
+            answer = await COUNT.run(self._redis, keys, [*told(moves), " ".join(map(str, edges)), orjson.dumps(step)])
             match answer[0]:
                 case b"edges":
                     self._edges = tuple(map(int, answer[1:]))

@@ -1,8 +1,10 @@
 """What the two layouts in Redis have in common: changes merged into rows, rows written by a script together with a checkpoint's move."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+import orjson
 
 from projections.changes import Change, Single
 
@@ -36,6 +38,12 @@ class Move(NamedTuple):
     step: str = ""
 
 
+def told(moves: Sequence[Move]) -> list[str | bytes]:
+    """The moves as scripts take them, and as whoever waits for them is told: the channel and a line each."""
+    told = "\n".join(move.message for move in moves if move.message)
+    return [orjson.dumps([(*move[:3], move.step) for move in moves]), moves[0].channel, told]
+
+
 class Refused(Exception):
     """Something is in the way of the changes that `concerns` tells, and of no others."""
 
@@ -65,8 +73,8 @@ class Layout(Protocol):
     def in_the_way(self, key: str, why: str) -> Exception:
         """What to raise for a key that holds something else: Refused, or StoreUnavailable where it is in the way of every change."""
 
-    async def write(self, rows: Rows, move: Move) -> bool:
-        """Write and move in one step; False, with nothing written, when the checkpoint is not where it is expected.
+    async def write(self, rows: Rows, moves: Sequence[Move]) -> bool:
+        """Write and move in one step; False, with nothing written, when a checkpoint is not where it is expected.
 
         Raises what `in_the_way` returns.
         """

@@ -1,5 +1,6 @@
 """Resume positions in Redis: a hash a viewer and film, in it the registers of each session; and a set of the films of each viewer."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Forget, Single, Upsert
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows
+from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows, told
 from projections.sinks.redis_scripts import Script
 from schemas.log import EPOCH
 
@@ -49,7 +50,7 @@ class Registers:
         items = list(rows.items())
         return [items[first : first + most] for first in range(0, len(items), most)]
 
-    async def write(self, rows: Rows, move: Move) -> bool:
+    async def write(self, rows: Rows, moves: Sequence[Move]) -> bool:
         viewers: dict[str, int] = {}
         hashes: dict[tuple[str, str], int] = {}
         registers: list[str | bytes | int] = []
@@ -64,9 +65,9 @@ class Registers:
         keys = self._keys
         answer = await MERGE.run(
             self._redis,
-            [keys.checkpoints, keys.state, keys.journal(move.place), keys.forgotten, *names],
+            [keys.checkpoints, keys.state, keys.journal(moves[0].place), keys.forgotten, *names],
             [
-                *move,
+                *told(moves),
                 len(viewers),
                 len(hashes),
                 *(word for viewer in viewers for word in (viewer, int((viewer,) in rows), keys.position(viewer, ""))),

@@ -8,6 +8,7 @@ it were written: whoever next asks for the checkpoint writes what is left.
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ BEGIN, CHECKPOINT, PREPARE, SWEEP, TYPES = (
     Script(FOLDER / f"{name}.lua") for name in ("begin", "checkpoint", "prepare", "sweep", "types")
 )
 SWEPT_AT_ONCE = CHECKED_AT_ONCE = 500
+
+
+class TooMuch(Exception):
+    """Batches that fit into no call together."""
 
 
 class Shard:
@@ -71,11 +76,17 @@ class Shard:
         next_offset = 0 if value is None else int(value.partition(b" ")[0].rpartition(b">")[2])
         return Step(next_offset, name.decode() if name else None)
 
-    async def apply(self, rows: Rows, move: Move) -> bool:
-        """Write all rows and move; False, with nothing written, when the checkpoint is not where it is expected."""
+    async def apply(self, rows: Rows, moves: Sequence[Move]) -> bool:
+        """Write all rows and move; False, with nothing written, when a checkpoint is not where it is expected.
+
+        Raises TooMuch for several moves whose rows are more than one call may write.
+        """
         pieces = self.layout.pieces(rows, self._most_rows)
         if len(pieces) <= 1:
-            return await self.layout.write(rows, move)
+            return await self.layout.write(rows, moves)
+        if len(moves) > 1:
+            raise TooMuch
+        (move,) = moves
         await self._check_types(rows)
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
         if not await BEGIN.run(self._redis, names, [*move[:3], move.step, *(orjson.dumps(piece) for piece in pieces)]):
@@ -84,7 +95,7 @@ class Shard:
         for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
             step = move._replace(expected=at, next=_on_its_way(move.expected, move.next, left))
             async with self._long_call:
-                is_written = await self.layout.write(dict(piece), step if left == 0 else step._replace(message=""))
+                is_written = await self.layout.write(dict(piece), [step if left == 0 else step._replace(message="")])
             if not is_written:
                 await self._complete(move.place)
                 break
@@ -110,7 +121,7 @@ class Shard:
             way, _, left = value.decode().partition(" ")
             expected, _, next_offset = way.partition(">")
             step = Move(place, value.decode(), _on_its_way(expected, next_offset, int(left) - 1))
-            await self.layout.write(_rows(orjson.loads(piece)), step)
+            await self.layout.write(_rows(orjson.loads(piece)), [step])
 
     async def _check_types(self, rows: Rows) -> None:
         """Refuse a batch as a whole: once it is begun it is applied, and a key of a wrong type would be in the way for ever."""

@@ -63,7 +63,9 @@ async def leave_in_the_middle(page: Page, video_id: str) -> None:
     await expect(page.locator("#continue a.card")).to_have_count(1)
 
 
-async def test_a_pause_is_remembered_at_once_before_the_player_told_how_far_it_is(page: Page, long_film_id: str) -> None:
+async def test_a_pause_is_remembered_at_once_before_the_player_told_how_far_it_is(
+    page: Page, long_film_id: str
+) -> None:
     await page.add_init_script("addEventListener('timeupdate', (event) => event.stopImmediatePropagation(), true)")
     await page.goto(f"/watch/{long_film_id}")
     await until(page, PLAYING.format(0.3))

@@ -232,6 +232,40 @@ async def test_a_worker_thawed_between_any_two_steps_writes_nothing(store: Store
     pytest.fail(f"a batch has more than {MOST_STEPS} steps")
 
 
+async def test_of_partitions_that_come_at_once_only_the_stale_one_is_turned_away(store: Store) -> None:
+    sink, other = store.sink(), store.sink()
+    decoded = {number: store.decoded(NUMBERS, number) for number in range(5)}
+    places = {number: await place_of(store, sink, number) for number in decoded}
+    await fold(store, other, decoded[3], 8)
+    writing = [apply(store, sink, decoded[number], places[number], END) for number in decoded]
+    outcomes = await asyncio.gather(*writing, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None)] * 3 + [CheckpointMoved, type(None)]
+    for number, records in decoded.items():
+        assert await store.state(number) == store.plainly(records[: 4 if number == 3 else END])
+
+
+async def test_a_line_cut_while_partitions_come_at_once_loses_nothing_and_counts_nothing_twice(store: Store) -> None:
+    """A question passes a gate before and one after it: every third gate is, of every other question, the one or the other."""
+    gates = store.gates()
+    for cut_at in range(0, 3 * MOST_STEPS, 3):
+        numbers = range(cut_at, cut_at + 3)
+        decoded = {number: store.decoded(NUMBERS, number) for number in numbers}
+        places = {number: await place_of(store, store.sink(), number) for number in numbers}
+        gates.passed, gates.cut_at = 0, cut_at
+        sink = store.sink(gates)
+        writing = [apply(store, sink, decoded[number], places[number], END) for number in numbers]
+        outcomes = await asyncio.gather(*writing, return_exceptions=True)
+        was_cut = gates.passed > cut_at
+        assert all(outcome is None or isinstance(outcome, StoreUnavailable) for outcome in outcomes), outcomes
+        assert was_cut or outcomes == [None] * 3
+        for number in numbers:
+            await fold(store, store.sink(), decoded[number], END, batch=5)
+            assert await store.state(number) == store.plainly(decoded[number]), f"cut at gate {cut_at}"
+        if not was_cut:
+            return
+    pytest.fail(f"three batches have more than {3 * MOST_STEPS} steps")
+
+
 async def first_of(event: asyncio.Event, task: "asyncio.Task[Any]") -> None:
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)

@@ -66,7 +66,7 @@ class Model:
 
 
 class CutOff(Redis):
-    """A client whose connection breaks at its nth command, or at one with this argument: before the server has it, or after it has."""
+    """A client whose connection breaks at its nth command, or at one that holds this: before the server has it, or after it has."""
 
     breaks_at = 0
     breaks_on: str | None = None
@@ -74,7 +74,8 @@ class CutOff(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self.breaks_at -= 1
-        if self.breaks_at == 0 or self.breaks_on in args:
+        names_it = self.breaks_on is not None and any(self.breaks_on in str(argument) for argument in args)
+        if self.breaks_at == 0 or names_it:
             if self.answer_lost:
                 await super().execute_command(*args, **options)
             raise NotConnected("cut off")

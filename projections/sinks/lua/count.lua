@@ -1,17 +1,17 @@
 #!lua
--- Counts one step of views and moves the checkpoint, or does neither. Whatever can fail (another worker, other edges, a key of a wrong
+-- Counts one step of views and moves the checkpoints, or does neither. Whatever can fail (another worker, other edges, a key of a wrong
 -- type, a lost member) fails while reading; after the first write nothing can.
 --
 -- KEYS: checkpoints, state, journal, deleted, a sorted set for each window, then the keys that `buckets` refers to.
--- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, name of the step, edges, the step as JSON:
+-- ARGV: the moves as JSON, of each topic/partition, expected and next value of its checkpoint and name of its step; channel, message; edges;
+-- the step as JSON:
 --   windows   their names, in the order of their keys
 --   sums      lists of {ids, views of each}
 --   tops      for each window the number of its sums, 0 for none
 --   buckets   lists of {number of its key, number of its index's key, field in the index, number of its sums, their total}
 --   deleted   ids
 local checkpoints, state, journal, deleted = unpack(KEYS, 1, 4)
-local place, expected, next_value, channel, message, name, edges = unpack(ARGV, 1, 7)
-local step = cjson.decode(ARGV[8])
+local moves, channel, message, edges, step = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], cjson.decode(ARGV[5])
 local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
 
 local function read(command, key, ...)
@@ -31,8 +31,10 @@ local function field_of_each_window(name, windows)
   return read("HMGET", state, unpack(fields))
 end
 
-if read("HGET", checkpoints, place) ~= expected then
-  return { "moved" }
+for _, move in ipairs(moves) do
+  if read("HGET", checkpoints, move[1]) ~= move[2] then
+    return { "moved" }
+  end
 end
 if read("HEXISTS", state, "epoch") == 0 then
   return { "moved" } -- the checkpoint read again prepares anew
@@ -43,11 +45,14 @@ if table.concat(held, " ") ~= edges then
 end
 
 local writes = {}
-if string.find(expected, ">", 1, true) then
-  read("LLEN", journal) -- fails on a wrong type
-  writes[1] = { "LPOP", journal }
-else
-  writes[1] = { "HSET", checkpoints, place .. ":step", name }
+for i, move in ipairs(moves) do
+  local place, expected, next_value, name = unpack(move)
+  writes[i] = { "HSET", checkpoints, place, next_value, place .. ":step", name }
+  if string.find(expected, ">", 1, true) then -- a piece of a batch, which comes alone
+    read("LLEN", journal) -- fails on a wrong type
+    writes[i] = { "HSET", checkpoints, place, next_value }
+    writes[i + 1] = { "LPOP", journal }
+  end
 end
 
 local function summed(command, key, found, sums, number_first)
@@ -104,7 +109,6 @@ if #step.deleted > 0 then
   writes[#writes + 1] = { "SADD", deleted, unpack(step.deleted) }
 end
 
-writes[#writes + 1] = { "HSET", checkpoints, place, next_value }
 for _, write in ipairs(writes) do
   redis.call(unpack(write))
 end

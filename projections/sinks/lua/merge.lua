@@ -1,33 +1,38 @@
 #!lua
--- Merges registers, in each of which the greatest moment wins, forgets viewers for good, and moves the checkpoint, or does neither.
+-- Merges registers, in each of which the greatest moment wins, forgets viewers for good, and moves the checkpoints, or does neither.
 -- Whatever can fail fails while reading.
 --
 -- KEYS: checkpoints, state, journal, forgotten, then each viewer's set of films, then the hashes.
--- ARGV: topic/partition, expected and next value of its checkpoint, channel, message, name of the step, the number of viewers, that of
--- hashes, then
+-- ARGV: the moves as JSON, of each topic/partition, expected and next value of its checkpoint and name of its step; channel, message; the
+-- number of viewers, that of hashes, then
 -- for each viewer: id, 1 to forget them else 0, what the keys of their hashes begin with;
 -- for each hash: number of its viewer from 1, film;
 -- for each register: number of its hash from 1, field, moment, value.
 -- A register is kept as `moment value`; the moment is in microseconds since 1970, which a Lua number holds exactly.
 local checkpoints, state, journal, forgotten = unpack(KEYS, 1, 4)
-local place, expected, next_value, channel, message, name, viewers, hashes = unpack(ARGV, 1, 8)
+local moves, channel, message, viewers, hashes = cjson.decode(ARGV[1]), unpack(ARGV, 2, 5)
 
-if redis.call("HGET", checkpoints, place) ~= expected then
-  return { "moved" }
+for _, move in ipairs(moves) do
+  if redis.call("HGET", checkpoints, move[1]) ~= move[2] then
+    return { "moved" }
+  end
 end
 if redis.call("HEXISTS", state, "epoch") == 0 then
   return { "moved" } -- the checkpoint read again prepares anew
 end
 
 local writes = {}
-if string.find(expected, ">", 1, true) then
-  redis.call("LLEN", journal) -- fails on a wrong type
-  writes[1] = { "LPOP", journal }
-else
-  writes[1] = { "HSET", checkpoints, place .. ":step", name }
+for i, move in ipairs(moves) do
+  local place, expected, next_value, name = unpack(move)
+  writes[i] = { "HSET", checkpoints, place, next_value, place .. ":step", name }
+  if string.find(expected, ">", 1, true) then -- a piece of a batch, which comes alone
+    redis.call("LLEN", journal) -- fails on a wrong type
+    writes[i] = { "HSET", checkpoints, place, next_value }
+    writes[i + 1] = { "LPOP", journal }
+  end
 end
 
-local at, gone = 9, {}
+local at, gone = 6, {}
 local somebody_is = redis.call("SCARD", forgotten) > 0
 for i = 1, tonumber(viewers) do
   local viewer, is_to_go, begin = unpack(ARGV, at, at + 2)
@@ -80,7 +85,6 @@ end
 for _, write in ipairs(writes) do
   redis.call(unpack(write))
 end
-redis.call("HSET", checkpoints, place, next_value)
 if message ~= "" then
   redis.pcall("PUBLISH", channel, message)
 end

@@ -1,0 +1,126 @@
+"""Batches that come while another is being written are written together: the group commit of databases (DeWitt et al., "Implementation
+Techniques for Main Memory Database Systems", SIGMOD 1984, §5.2).
+
+Under light load a batch is written at once; under heavy load the cost of a call, or of a transaction, is shared by all partitions.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+from projections.changes import Append, Change, Forget, Remove, Tally
+from projections.sinks.sink import StoreUnavailable
+from schemas.log import Place
+
+MOST_RECORDS = 2_000  # written together
+
+
+class Batch(NamedTuple):
+    """What a sink is to apply, and where: its checkpoint's move from `expected` to `next_offset`."""
+
+    changes: Sequence[Change]
+    expected: Place
+    next_offset: int
+    step: str | None = None
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether its changes commute with those of other partitions, one by one; and no step that others look for is lost among many."""
+        return self.step is None and not any(isinstance(change, Forget | Remove) for change in self.changes)
+
+
+class Together:
+    """Writes by `write`, one call at a time."""
+
+    def __init__(self, write: Callable[[Sequence[Batch]], Awaitable[None]]) -> None:
+        self._write = write
+        self._waiting: deque[tuple[Batch, asyncio.Future[None]]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._group: list[tuple[Batch, asyncio.Future[None]]] = []
+
+    async def join(self, batch: Batch) -> None:
+        """Returns once `batch` is written. Raises what `write` raises of it: of several that fail together each is written alone, unless
+        the store is away."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((batch, written))
+        self._begin()
+        try:
+            await written
+        except asyncio.CancelledError:
+            # Nobody waits for it any more; it is told once, as it may have to take something back.
+            if self._writing and self._group and all(of_one.cancelled() for _, of_one in self._group):
+                self._group = []
+                self._writing.cancel()
+            raise
+
+    def _begin(self) -> None:
+        if self._writing is None and self._waiting:
+            self._writing = asyncio.create_task(self._write_all())
+
+    async def _write_all(self) -> None:
+        try:
+            while self._waiting:
+                self._group = self._next_group()
+                await self._write_group(self._group)
+        finally:
+            self._writing, self._group = None, []
+            self._begin()
+
+    def _next_group(self) -> list[tuple[Batch, "asyncio.Future[None]"]]:
+        group: list[tuple[Batch, asyncio.Future[None]]] = []
+        records = 0
+        while self._waiting:
+            batch, written = self._waiting[0]
+            reach = batch.next_offset - batch.expected.offset
+            if group and (records + reach > MOST_RECORDS or not batch.is_joinable or not group[0][0].is_joinable):
+                break
+            self._waiting.popleft()
+            if not written.done():
+                group.append((batch, written))
+                records += reach
+        return group
+
+    async def _write_group(self, group: Sequence[tuple[Batch, "asyncio.Future[None]"]]) -> None:
+        if not group:
+            return
+        try:
+            await self._write([batch for batch, _ in group])
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, StoreUnavailable):
+                for one in group:
+                    await self._write_group([one])
+                return
+            for _, written in group:
+                with contextlib.suppress(asyncio.InvalidStateError):
+                    written.set_exception(error)
+        else:
+            for _, written in group:
+                with contextlib.suppress(asyncio.InvalidStateError):
+                    written.set_result(None)
+
+
+def joined(batches: Sequence[Batch]) -> Sequence[Change]:
+    """The changes of all. What stands for many rows, and commutes, is one change for all of them: a statement, not one a partition."""
+    if len(batches) == 1:
+        return batches[0].changes
+    changes: list[Change] = []
+    tallies: dict[Hashable, list[Tally]] = defaultdict(list)
+    appends: dict[Hashable, list[Append]] = defaultdict(list)
+    for batch in batches:
+        for change in batch.changes:
+            if isinstance(change, Tally):
+                tallies[change.table, change.key_columns, change.column].append(change)
+            elif isinstance(change, Append):
+                appends[change.table, change.key_columns, change.columns].append(change)
+            else:
+                changes.append(change)
+    for alike in tallies.values():
+        counts: Counter[Any] = Counter()
+        for tally in alike:
+            counts.update(tally.counts)
+        changes.append(alike[0]._replace(counts=counts))
+    for same in appends.values():
+        changes.append(same[0]._replace(rows=[row for append in same for row in append.rows]))
+    return changes
