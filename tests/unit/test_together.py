@@ -27,15 +27,15 @@ class Store:
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
-        self.under_way = 0
+        self.writes = asyncio.Event()
         self.may_write = asyncio.Event()
         self.may_write.set()
         self.spoilt: set[int] = set()
         self.error: Exception = ChangeRefused("statistics", [], "spoilt")
 
     async def write(self, batches: Sequence[Batch]) -> None:
-        assert self.under_way == 0
-        self.under_way += 1
+        assert not self.writes.is_set()
+        self.writes.set()
         try:
             numbers = [one.expected.partition for one in batches]
             self.calls.append(numbers)
@@ -43,7 +43,7 @@ class Store:
             if self.spoilt & set(numbers):
                 raise self.error
         finally:
-            self.under_way -= 1
+            self.writes.clear()
 
 
 async def begun(store: Store, *batches: Batch) -> tuple[Together, list["asyncio.Task[None]"]]:
@@ -51,8 +51,7 @@ async def begun(store: Store, *batches: Batch) -> tuple[Together, list["asyncio.
     store.may_write.clear()
     together = Together(store.write)
     joining = [asyncio.create_task(together.join(one)) for one in batches]
-    while not store.under_way:
-        await asyncio.sleep(0)
+    await store.writes.wait()
     return together, joining
 
 
@@ -124,7 +123,7 @@ async def test_what_nobody_waits_for_any_more_is_given_up_and_the_next_is_writte
     store.may_write.set()
     await waiting[1]
     assert store.calls == [[0], [2]]
-    assert first.cancelled() and waiting[0].cancelled()
+    assert [one.cancelled() for one in (first, *waiting)] == [True, True, False]
 
 
 async def test_what_somebody_still_waits_for_goes_on_when_another_leaves() -> None:
@@ -135,8 +134,7 @@ async def test_what_somebody_still_waits_for_goes_on_when_another_leaves() -> No
     let_the_first, store.may_write = store.may_write, asyncio.Event()
     let_the_first.set()
     await first
-    while not store.under_way:
-        await asyncio.sleep(0)
+    await store.writes.wait()
     waiting[0].cancel()
     await asyncio.wait([waiting[0]])
     store.may_write.set()
