@@ -1,7 +1,8 @@
 """What a board takes in Redis, by the server's own count; against a member in a sorted set for each view."""
 
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from projections.sinks.sink import LogIdentity
 VIEWS = 10_000_000
 OVER = timedelta(days=30)
 LOG = LogIdentity("benchmark", "benchmark", 1)
-MEMBERS_AT_ONCE = 2_000
+MEMBERS_AT_ONCE = 100_000
 BY_THE_MINUTE = 2  # hours
 
 
@@ -53,8 +54,10 @@ async def _board(system: System, views: int) -> Taken:
         await sink.tick(now)
         place = (await sink.checkpoint("views", 0, LOG)).place
         total: Counter[str] = Counter()
-        for hours in range(round(OVER / timedelta(hours=1)), 0, -1):
-            counted = _an_hour(views, hours, now)
+        for days in range(OVER.days, 0, -1):
+            counted = {
+                pair: by for hours in range(24 * days, 24 * (days - 1), -1) for pair, by in _an_hour(views, hours, now)
+            }
             for (film, _), by in counted.items():
                 total[film] += by
             change = Tally("views", ("video_id", "minute"), counted)
@@ -69,7 +72,7 @@ async def _board(system: System, views: int) -> Taken:
         await system.drop(version)
 
 
-def _an_hour(views: int, hours_ago: int, now: datetime) -> dict[tuple[str, int], int]:
+def _an_hour(views: int, hours_ago: int, now: datetime) -> Iterator[tuple[tuple[str, int], int]]:
     """Its share of the views, of each film in each minute; where no window tells minutes apart any more, all in its first."""
     share = round(views / (OVER / timedelta(hours=1)))
     first = int((now - timedelta(hours=hours_ago)).timestamp()) // MINUTE_SECONDS
@@ -77,19 +80,23 @@ def _an_hour(views: int, hours_ago: int, now: datetime) -> dict[tuple[str, int],
     # So many draws of so many pairs, without drawing each: what is expected of a pair is its rate.
     rates = np.outer(zipf() * share / minutes, np.ones(minutes))
     drawn = np.random.default_rng(hours_ago).poisson(rates)
-    return {(f"film-{film}", first + minute): int(drawn[film, minute]) for film, minute in np.argwhere(drawn).tolist()}
+    for film, minute in np.argwhere(drawn).tolist():
+        yield (f"film-{film}", first + minute), int(drawn[film, minute])
 
 
 async def _members(redis: Redis, prefix: str, views: int) -> int:
     """The seed's way: each view is a member of its film's sorted set, by the time at which it occurred."""
     key = f"{prefix}members:{uuid.uuid4().hex[:6]}:"
-    films = np.random.default_rng(7).choice(FILMS, size=views, p=zipf())
+    films = np.random.default_rng(7).choice(FILMS, size=views, p=zipf()).tolist()
     before = await _used(redis)
     try:
         for first in range(0, views, MEMBERS_AT_ONCE):
+            of_film: dict[int, dict[str, int]] = defaultdict(dict)
+            for number, film in enumerate(films[first : first + MEMBERS_AT_ONCE], start=first):
+                of_film[film][f"01990000-0000-7000-8000-{number:012x}"] = number
             async with redis.pipeline(transaction=False) as pipeline:
-                for number, film in enumerate(films[first : first + MEMBERS_AT_ONCE].tolist(), start=first):
-                    pipeline.zadd(f"{key}{film}", {f"01990000-0000-7000-8000-{number:012x}": number})
+                for film, members in of_film.items():
+                    pipeline.zadd(f"{key}{film}", members)
                 await pipeline.execute()
         return await _used(redis) - before
     finally:
