@@ -36,7 +36,7 @@ async def record_view(request: web.Request) -> web.Response:
     """`POST /api/videos/{id}/views`: append the view."""
     view = await read_body(request, View)
     now = datetime.now(UTC)
-    occurred_at = view.occurred_at or ("view_id" in view.model_fields_set and time_in(view.view_id, now)) or now
+    occurred_at = view.occurred_at or time_in(view.view_id, now) or now
     if occurred_at > now + CLOCK_SKEW:
         raise invalid_field("occurred_at", "must not lie more than a minute in the future")
     video_id = request.match_info["id"]

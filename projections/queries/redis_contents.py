@@ -1,6 +1,5 @@
 """The state of a projection in Redis as rows: what its shards, journals and packed buckets mean, and not how they lie."""
 
-import zlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from redis.asyncio import Redis
 
 from projections.queries.rows import Row
 from projections.sinks.redis_keys import Keys
+from projections.sinks.redis_packing import unpacked
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_windows import ROLLING, SPANS
 from projections.sinks.sink import StoreUnavailable
@@ -47,7 +47,7 @@ async def redis_rows(redis: Redis, shards: Sequence[Keys]) -> AsyncGenerator[Row
         groups = sorted(names)
         for first in range(0, len(groups), READ_AT_ONCE):
             chunk = groups[first : first + READ_AT_ONCE]
-            values = iter(await _read(redis, [name for group in chunk for name in names[group]]))
+            values = iter(await _read(redis, shards, [name for group in chunk for name in names[group]]))
             for group in chunk:
                 if group.table == "edges":
                     yield Row("edges", group.part, {})
@@ -69,14 +69,14 @@ async def _state(redis: Redis, keys: Keys) -> dict[Any, Any]:
 
 def _group(name: str) -> Group | None:
     table, _, rest = name.partition(":")
-    if table in ("checkpoints", "state", "journal"):
+    if table in ("checkpoints", "state", "journal", "numbered"):
         return None
     if table in SPAN_NAMES:
         return Group(table, (int(rest.partition(":")[0]),))
     return Group(table, tuple(rest.split("/")) if rest else ())
 
 
-async def _read(redis: Redis, names: Sequence[bytes]) -> list[dict[str, Any]]:
+async def _read(redis: Redis, shards: Sequence[Keys], names: Sequence[bytes]) -> list[dict[str, Any]]:
     """What lies at each key, by member; a set's members hold nothing."""
     async with redis.pipeline(transaction=False) as pipeline:
         for name in names:
@@ -92,11 +92,16 @@ async def _read(redis: Redis, names: Sequence[bytes]) -> list[dict[str, Any]]:
                     pipeline.smembers(name)
                 case _:
                     pipeline.get(name)
+        # After the values: packed ones name films by their places in these lists, which only grow.
+        for keys in shards:
+            pipeline.lrange(keys.numbered, 0, -1)
         found = await pipeline.execute()
-    return [_members(type_, value) for type_, value in zip(types, found, strict=True)]
+    numbered = {keys.root.encode(): [one.decode() for one in found.pop(len(names))] for keys in shards}
+    roots = (next(root for root in numbered if name.startswith(root)) for name in names)
+    return [_members(type_, value, numbered[root]) for type_, value, root in zip(types, found, roots, strict=True)]
 
 
-def _members(type_: bytes, value: Any) -> dict[str, Any]:
+def _members(type_: bytes, value: Any, numbered: Sequence[str]) -> dict[str, Any]:
     match type_:
         case b"hash":
             return {member.decode(): int(held) if held.isdigit() else held.decode() for member, held in value.items()}
@@ -105,8 +110,7 @@ def _members(type_: bytes, value: Any) -> dict[str, Any]:
         case b"set":
             return {member.decode(): None for member in value}
         case b"string":
-            ids, views = orjson.loads(zlib.decompress(value))  # a packed bucket (`redis_packing`)
-            return dict(zip(ids, views, strict=True))
+            return dict(unpacked(value, numbered))
     return {}
 
 

@@ -60,6 +60,11 @@ class Keys(NamedTuple):
         """One compressed value: what was frozen before."""
         return self.bucket(span, number) + ":packed"
 
+    @property
+    def numbered(self) -> str:
+        """A list that only grows: the ids of the films in packed buckets, which hold their places in it."""
+        return self.root + "numbered"
+
     def position(self, viewer_id: str, video_id: str) -> str:
         """A hash: the registers of each session in which this viewer watched this film."""
         return f"{self.root}at:{viewer_id}/{video_id}"

@@ -2,13 +2,18 @@
 
 A bucket's views lie in up to three places: the bucket itself, to which views are added; the same `frozen`, which nobody changes; and
 `packed`. A late view in a packed bucket goes to the bucket itself again, and is packed again when such views have become many.
+
+Films are numbered in the order in which they are packed first, and a packed value holds numbers: an id of 36 random letters would take more
+than all else, once an hour.
 """
 
 import asyncio
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha1
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
@@ -16,10 +21,11 @@ from redis.asyncio import Redis
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import MINUTE_MS, SPANS, Span
+from projections.sinks.sink import StoreUnavailable
 
-PACK = Script(Path(__file__).parent / "lua" / "pack.lua")
+FOLDER = Path(__file__).parent / "lua"
+PACK, NUMBER = (Script(FOLDER / f"{name}.lua") for name in ("pack", "number"))
 
-PACKED_SPANS = ("hour", "day")
 FILM_BYTES = 80  # that a film takes in a hash
 PACK_AFTER_MINUTES = 10  # that a bucket is closed: most late views have come by then
 READ_AT_ONCE = 500
@@ -40,20 +46,20 @@ def bucket_of(keys: Keys, span: Span, number: int) -> Bucket:
     return Bucket(keys.bucket(span.name, number), keys.frozen(span.name, number), keys.packed(span.name, number))
 
 
-async def read_still(redis: Redis, bucket: Bucket) -> Films:
+async def read_still(redis: Redis, keys: Keys, bucket: Bucket) -> Films:
     """What of a bucket is frozen and packed, ordered by id. Meaningful only if nobody packs the bucket or forgets it meanwhile."""
     packed = await redis.get(bucket.packed)
     assert not isinstance(packed, str)
+    # After the value: the list only grows.
+    numbered = await _numbered(redis, keys) if packed else []
     # A scan may return a field twice; `frozen` does not change, so twice is the same.
     frozen = {video_id: int(views) async for video_id, views in redis.hscan_iter(bucket.frozen, count=READ_AT_ONCE)}
-    return await asyncio.to_thread(_merged, packed, frozen)
+    return await asyncio.to_thread(_merged, packed, numbered, frozen)
 
 
 async def pack_closed(redis: Redis, keys: Keys, now_ms: int, worth_packing: int) -> None:
     """Pack what was frozen, and each closed bucket that is large enough beside what of it is packed already."""
     for span in SPANS:
-        if span.name not in PACKED_SPANS:
-            continue
         open_from = (now_ms // MINUTE_MS - PACK_AFTER_MINUTES) // span.minutes
         numbers = [number for number in map(int, await redis.hkeys(keys.buckets(span.name))) if number < open_from]
         async with redis.pipeline(transaction=False) as pipeline:
@@ -76,20 +82,61 @@ async def pack(redis: Redis, keys: Keys, span: Span, number: int) -> None:
         return
     before = await redis.get(bucket.packed) or b""
     assert not isinstance(before, str)
-    films = await read_still(redis, bucket)
-    value = await asyncio.to_thread(_compressed, films)
+    films = await read_still(redis, keys, bucket)
+    numbers = await _numbers(redis, keys, [video_id for video_id, _ in films])
+    if numbers is None:
+        return
+    value = await asyncio.to_thread(compressed, films, numbers)
     # Nothing comes of it when another worker has packed meanwhile, or a window began to let the bucket go.
     digest = sha1(before, usedforsecurity=False).hexdigest()
     await PACK.run(redis, [keys.state, *bucket], [number, digest, value, *windows])
 
 
-def _merged(packed: bytes | None, late: dict[bytes, int]) -> Films:
-    films = dict(zip(*orjson.loads(zlib.decompress(packed)), strict=True)) if packed else {}
+async def _numbered(redis: Redis, keys: Keys) -> list[str]:
+    """The ids of the films that have a number, by their numbers."""
+    found: list[str] = []
+    while True:
+        some: list[Any] = await redis.lrange(keys.numbered, len(found), len(found) + READ_AT_ONCE - 1)
+        found += (video_id.decode() for video_id in some)
+        if len(some) < READ_AT_ONCE:
+            return found
+
+
+async def _numbers(redis: Redis, keys: Keys, video_ids: Iterable[str]) -> dict[str, int] | None:
+    """Every film's number, given to those that have none; None when another worker gives some just now."""
+    numbers = {video_id: number for number, video_id in enumerate(await _numbered(redis, keys))}
+    fresh = [video_id for video_id in video_ids if video_id not in numbers]
+    for first in range(0, len(fresh), READ_AT_ONCE):
+        some = fresh[first : first + READ_AT_ONCE]
+        if not await NUMBER.run(redis, [keys.state, keys.numbered], [len(numbers), *some]):
+            return None
+        numbers |= {video_id: len(numbers) + number for number, video_id in enumerate(some)}
+    return numbers
+
+
+def unpacked(packed: bytes, numbered: Sequence[str]) -> dict[str, int]:
+    """The views of each film in a packed value. Releases before numbers packed the ids themselves.
+
+    Raises StoreUnavailable for a number that no film has.
+    """
+    films, views = orjson.loads(zlib.decompress(packed))
+    if not isinstance(films[0], str):
+        numbers = list(accumulate(films))
+        if numbers[-1] >= len(numbered):
+            raise StoreUnavailable("redis", "the numbers of packed films are lost: rebuild the leaderboard")
+        films = [numbered[number] for number in numbers]
+    return dict(zip(films, views, strict=True))
+
+
+def _merged(packed: bytes | None, numbered: Sequence[str], late: dict[bytes, int]) -> Films:
+    films = unpacked(packed, numbered) if packed else {}
     for video_id, views in late.items():
         films[video_id.decode()] = films.get(video_id.decode(), 0) + views
     return sorted(films.items())
 
 
-def _compressed(films: Films) -> bytes:
-    # Column by column: ids that are sorted share their beginnings.
-    return zlib.compress(orjson.dumps(list(zip(*films, strict=True))))
+def compressed(films: Films, numbers: Mapping[str, int]) -> bytes:
+    """The packed value: column by column, and of the numbers what lies between two, small and alike."""
+    rows = sorted((numbers[video_id], views) for video_id, views in films)
+    gaps = [number - before for (number, _), before in zip(rows, [0, *(number for number, _ in rows)], strict=False)]
+    return zlib.compress(orjson.dumps([gaps, [views for _, views in rows]]), zlib.Z_BEST_COMPRESSION)

@@ -87,7 +87,7 @@ class _Leaving:
         """Take the bucket out of the window, slice by slice, from wherever this or another worker has come to."""
         number, total, _ = map(int, cursor.split())
         bucket = bucket_of(self._keys, self._span, number)
-        films = await read_still(self._redis, bucket)
+        films = await read_still(self._redis, self._keys, bucket)
         # What was read is what leaves only if the bucket is still leaving now that all of it has been read.
         left = await self._cursor()
         if left and left.startswith(f"{number} {total} ") and sum(views for _, views in films) != total:

@@ -1,11 +1,13 @@
 """The board in Redis against a model that keeps every view: whatever comes, late, again or cut short, all six windows are the model's."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any, NamedTuple
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -20,11 +22,13 @@ from projections.changes import Change, Increment, Upsert
 from projections.leaderboard import WINDOWS, leaderboard
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.redis_checkpoints import RedisCheckpoints
+from projections.queries.redis_contents import redis_rows
+from projections.queries.rows import Row
 from projections.queries.versions import Version, Versions
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
-from projections.sinks.redis_packing import pack
+from projections.sinks.redis_packing import pack, unpacked
 from projections.sinks.redis_windows import SPANS
 from projections.sinks.sink import CheckpointMoved, LogIdentity, StoreUnavailable
 from schemas.log import Place
@@ -254,6 +258,49 @@ async def test_a_late_view_does_not_leave_a_window_that_it_never_entered(world: 
     assert await world.windows() == world.model.windows()
     await world.do(Tick(8 * 24 * 60))
     assert await world.windows() == world.model.windows()
+
+
+async def test_what_a_release_without_numbers_packed_goes_on(world: World) -> None:
+    await folded(world, *((f"film-{i}", 0) for i in range(6)))
+    await world.do(Tick(90))
+    hour = minute_at(START) // 60
+    packed = world.keys.packed("hour", hour)
+    numbered = [one.decode() for one in await world.redis.lrange(world.keys.numbered, 0, -1)]
+    films, views = zip(*unpacked(await world.redis.get(packed), numbered).items(), strict=True)
+    await world.redis.set(packed, zlib.compress(orjson.dumps([films, views])))
+    await world.redis.delete(world.keys.numbered)
+    await folded(world, ("film-1", 90), ("film-9", 90))
+    for minutes in (20, 23 * 60, 8 * 24 * 60):
+        await world.do(Tick(minutes))
+        assert await world.windows() == world.model.windows()
+    assert await world.redis.llen(world.keys.numbered) == 7
+
+
+async def test_workers_that_pack_side_by_side_number_each_film_once(world: World) -> None:
+    hours = next(span for span in SPANS if span.name == "hour")
+    await folded(world, *((f"film-{minutes % 13}", minutes) for minutes in range(0, 600, 7)))
+    before = await contents(world)
+    numbers = [int(number) for number in await world.redis.hkeys(world.keys.buckets("hour"))]
+    for _ in numbers:  # who comes between two others packs the next time
+        await asyncio.gather(*(pack(world.redis, world.keys, hours, number) for number in numbers))
+    assert all([await world.redis.exists(world.keys.packed("hour", number)) for number in numbers])
+    assert sorted(await world.redis.lrange(world.keys.numbered, 0, -1)) == sorted(b"film-%d" % i for i in range(13))
+    assert await contents(world) == before
+
+
+async def test_lost_numbers_are_told_and_not_guessed(world: World) -> None:
+    await folded(world, *((f"film-{i}", 0) for i in range(6)))
+    await world.do(Tick(90))
+    await world.redis.ltrim(world.keys.numbered, 0, 2)
+    with pytest.raises(StoreUnavailable, match="rebuild the leaderboard"):
+        await contents(world)
+    with pytest.raises(StoreUnavailable, match="rebuild the leaderboard"):
+        await world.sink.tick(START + timedelta(days=9))
+
+
+async def contents(world: World) -> list[Row]:
+    """Every row, however it lies."""
+    return [row async for row in redis_rows(world.redis, [world.keys])]
 
 
 async def test_a_batch_that_was_begun_is_finished_by_whoever_asks_for_the_checkpoint(world: World) -> None:

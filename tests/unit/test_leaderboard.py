@@ -1,6 +1,7 @@
 """The board's fold and its windows, without a server."""
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from projections.changes import Increment, Upsert, singly
 from projections.leaderboard import WINDOWS, hide_video, leaderboard
 from projections.sinks.redis_keys import Keys, shard_of
+from projections.sinks.redis_packing import compressed, unpacked
 from projections.sinks.redis_windows import NAMES, ROLLING, SPANS
 from schemas.events import VideoDeleted, VideoViewed
 from schemas.log import EPOCH
@@ -62,3 +64,11 @@ def test_all_keys_of_a_shard_share_one_hash_tag(shard: int) -> None:
     keys = Keys("t1_", "leaderboard", 4, shard)
     names = [keys.checkpoints, keys.state, keys.journal("views/3"), keys.top("day"), keys.packed("hour", 7)]
     assert {name[: len(keys.root)] for name in names} == {f"t1_{{leaderboard.v4.s{shard}}}:"}
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(1, 2**53), min_size=1), st.randoms(use_true_random=False))
+def test_a_packed_bucket_is_what_it_was(films: dict[str, int], random: Random) -> None:
+    numbered = [*films, *(f"{name}, not viewed" for name in films)]
+    random.shuffle(numbered)
+    numbers = {video_id: number for number, video_id in enumerate(numbered)}
+    assert unpacked(compressed(sorted(films.items()), numbers), numbered) == films
