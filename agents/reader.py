@@ -158,6 +158,7 @@ class Reader:
                 progress,
                 self.standstills.refusals.get(partition),
                 self.standstills.reason(partition),
+                self.standstills.blames_kafka(partition),
             )
             for partition in self._handover.held
             if (progress := self._handover.progress(partition))
@@ -425,7 +426,8 @@ class Reader:
             # The ends after the checkpoint, which another may have moved past an end that was asked for before.
             log = await self._log(partition, identity)
         except (StoreUnavailable, KafkaError, OSError) as error:
-            self.standstills.unread(partition, str(error) or type(error).__name__, attempt=attempt)
+            why, by_kafka = str(error) or type(error).__name__, not isinstance(error, StoreUnavailable)
+            self.standstills.unread(partition, why, attempt=attempt, by_kafka=by_kafka)
             self._carry_out(self._handover.checkpoint_failed(partition, epoch))
             return
         self.standstills.read(partition)

@@ -14,7 +14,7 @@ class Standing(NamedTuple):
     """One partition of one version of a projection, as its reader sees it.
 
     `refusal` is the sentence for which it stands still until an operator helps, `reason` what it waits for by itself, in words: a store
-    that is away, another partition that has to come first.
+    that is away, another partition that has to come first. Where it `blames_kafka` and Kafka answers others, its own client is at fault.
     """
 
     projection: str
@@ -23,6 +23,7 @@ class Standing(NamedTuple):
     progress: Progress
     refusal: str | None
     reason: str | None
+    blames_kafka: bool = False
 
     @property
     def full_name(self) -> str:

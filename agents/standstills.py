@@ -17,6 +17,7 @@ class Standstills:
         self._projection = projection
         self._held_up: dict[Partition, str] = {}  # by a store that is down
         self._unread: dict[Partition, str] = {}  # their checkpoints
+        self._unplaced: set[Partition] = set()  # of those, whose place in the log Kafka did not tell
         self._waits: dict[Partition, str] = {}  # for another partition of the same projection
         self._halted: set[Partition] = set()  # as too much of them is parked, until a batch of theirs is applied
         self._blocked: set[Partition] = set()  # by a transaction that nobody ends
@@ -24,6 +25,10 @@ class Standstills:
     def reason(self, partition: Partition) -> str | None:
         """What it waits for by itself, in words."""
         return self._held_up.get(partition) or self._unread.get(partition) or self._waits.get(partition)
+
+    def blames_kafka(self, partition: Partition) -> bool:
+        """Whether its reason is that Kafka does not answer."""
+        return partition in self._unplaced and partition not in self._held_up
 
     def refused(self, partition: Partition, why: str) -> None:
         """Only an operator helps."""
@@ -45,17 +50,19 @@ class Standstills:
         """Another partition has to come first."""
         self._waits[partition] = why
 
-    def unread(self, partition: Partition, why: str, *, attempt: int) -> None:
-        """Its checkpoint cannot be read."""
+    def unread(self, partition: Partition, why: str, *, attempt: int, by_kafka: bool) -> None:
+        """Its checkpoint cannot be read, or not be placed in the log, as a store or Kafka does not answer."""
         if attempt == 0:
             logger.warning(
                 "a checkpoint cannot be read", projection=self._projection, partition=str(partition), why=why
             )
         self._unread[partition] = why
+        (self._unplaced.add if by_kafka else self._unplaced.discard)(partition)
 
     def read(self, partition: Partition) -> None:
         """Its checkpoint is read."""
         self._unread.pop(partition, None)
+        self._unplaced.discard(partition)
 
     def applied(self, partition: Partition) -> None:
         """A batch of it is in the store: nothing of all that holds any more."""
@@ -83,7 +90,8 @@ class Standstills:
     def forget(self, partition: Partition) -> None:
         """Another reads it now."""
         self.refusals.pop(partition, None)
-        self._halted.discard(partition)
+        for marked in (self._halted, self._unplaced):
+            marked.discard(partition)
         for reasons in (self._held_up, self._unread, self._waits):
             reasons.pop(partition, None)
 

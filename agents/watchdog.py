@@ -80,5 +80,9 @@ def _sentence(judged: Judged, now: datetime) -> str:
 
 
 def silent(judged: Iterable[Judged]) -> list[Judged]:
-    """Those that stand still for no reason that their reader knows of."""
-    return [one for one in judged if one.why and not one.standing.refusal and not one.standing.reason]
+    """Those that stand still for no reason that their reader knows of, or for one that cannot be: whoever asks has had Kafka's answer."""
+    return [
+        one
+        for one in judged
+        if one.why and not one.standing.refusal and (not one.standing.reason or one.standing.blames_kafka)
+    ]

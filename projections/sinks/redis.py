@@ -18,7 +18,7 @@ from projections.sinks.redis_registers import Registers
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_shard import Shard
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
-from projections.sinks.together import Batch, Together, joined
+from projections.sinks.together import MOST_RECORDS, Batch, Together, joined
 from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
@@ -76,10 +76,14 @@ class RedisSink:
     ) -> None:
         """One shard takes the batches of other partitions that have come meanwhile in the same call. Of several shards, one that is ahead,
         because a worker died between two, takes only what it has not yet: for that are the `offsets`."""
-        if len(self._shards) == 1:
-            await self._together.join(Batch(changes, expected, next_offset, step))
-        else:
+        batch = Batch(changes, expected, next_offset, step)
+        if len(self._shards) > 1:
             await self._apply_to_shards(changes, expected, next_offset, offsets, step)
+        elif batch.reach > MOST_RECORDS:
+            # Many calls, between which another batch is thought about.
+            await self._apply([batch])
+        else:
+            await self._together.join(batch)
 
     async def _apply(self, batches: Sequence[Batch]) -> None:
         """All of them or none, into the one shard."""

@@ -26,6 +26,11 @@ class Batch(NamedTuple):
     step: str | None = None
 
     @property
+    def reach(self) -> int:
+        """Of how many records it may be."""
+        return self.next_offset - self.expected.offset
+
+    @property
     def is_joinable(self) -> bool:
         """Whether its changes commute with those of other partitions, one by one; and no step that others look for is lost among many."""
         return self.step is None and not any(isinstance(change, Forget | Remove) for change in self.changes)
@@ -73,13 +78,12 @@ class Together:
         records = 0
         while self._waiting:
             batch, written = self._waiting[0]
-            reach = batch.next_offset - batch.expected.offset
-            if group and (records + reach > MOST_RECORDS or not batch.is_joinable or not group[0][0].is_joinable):
+            if group and (records + batch.reach > MOST_RECORDS or not batch.is_joinable or not group[0][0].is_joinable):
                 break
             self._waiting.popleft()
             if not written.done():
                 group.append((batch, written))
-                records += reach
+                records += batch.reach
         return group
 
     async def _write_group(self, group: Sequence[tuple[Batch, "asyncio.Future[None]"]]) -> None:

@@ -51,8 +51,21 @@ def test_who_is_no_longer_blocked_goes_on_and_others_stay() -> None:
 def test_what_another_reads_now_has_no_reason_here() -> None:
     standstills = Standstills("views")
     standstills.waits(ONE, "for views/2")
-    standstills.unread(ONE, "postgres is unavailable", attempt=1)
+    standstills.unread(ONE, "postgres is unavailable", attempt=1, by_kafka=False)
     standstills.refused(ONE, "the log was truncated")
     standstills.forget(ONE)
     assert standstills.reason(ONE) is None
     assert standstills.refusals == {}
+
+
+def test_kafka_is_blamed_until_the_checkpoint_is_read_or_a_store_is_to_blame() -> None:
+    standstills = Standstills("views")
+    standstills.unread(ONE, "KafkaTimeoutError", attempt=1, by_kafka=True)
+    assert [standstills.blames_kafka(partition) for partition in (ONE, TWO)] == [True, False]
+    assert standstills.reason(ONE) == "KafkaTimeoutError"
+    standstills.unread(ONE, "postgres is unavailable", attempt=2, by_kafka=False)
+    assert not standstills.blames_kafka(ONE)
+    for ended_by in (standstills.read, standstills.forget):
+        standstills.unread(ONE, "KafkaTimeoutError", attempt=3, by_kafka=True)
+        ended_by(ONE)
+        assert not standstills.blames_kafka(ONE)

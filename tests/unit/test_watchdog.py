@@ -28,10 +28,11 @@ class Story:
         end: int = END,
         refusal: str | None = None,
         reason: str | None = None,
+        blames_kafka: bool = False,
     ) -> Judged:
         self.now += timedelta(seconds=seconds)
         progress = Progress(next_offset, None, "its batch of 7 records to be folded")
-        standing = Standing("views", 2, Partition("views", 3), progress, refusal, reason)
+        standing = Standing("views", 2, Partition("views", 3), progress, refusal, reason, blames_kafka)
         return self.watchdog.judge(standing, end, BEGAN, self.now)
 
 
@@ -81,6 +82,14 @@ def test_a_store_that_is_away_is_a_reason(story: Story) -> None:
     stuck = story.after(61, 41, reason="postgres is unavailable")
     assert (stuck.why or "").endswith("it waits for postgres is unavailable")
     assert silent([stuck]) == []
+
+
+def test_that_kafka_is_away_is_no_reason_while_it_answers_who_asks(story: Story) -> None:
+    reason = "KafkaTimeoutError: Failed to get offsets by times in 40000 ms"
+    story.after(0, None, reason=reason, blames_kafka=True)
+    stuck = story.after(61, None, reason=reason, blames_kafka=True)
+    assert reason in (stuck.why or "")
+    assert silent([stuck]) == [stuck]
 
 
 def test_who_has_no_reason_is_started_again_and_has_its_time_anew(story: Story) -> None:
