@@ -38,7 +38,7 @@ from schemas.records import Record
 from schemas.streams import streams
 
 BATCH_RECORDS = 40_000  # the more views in a batch, the fewer writes of each film they add up to
-FETCH_BYTES = 16 * 2**20  # of a partition: a batch comes in one fetch
+BLOCK_BYTES = 16 * 2**20  # of a partition: a batch comes in one fetch
 SIDE_BY_SIDE = 3  # partitions: while the store writes what one has added up to, another is read
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
@@ -84,7 +84,7 @@ class Refolding:
 
         Raises NewPoison, NotNow when a checkpoint speaks of another log, KafkaError.
         """
-        consumer = block_consumer(self._settings, max_partition_fetch_bytes=FETCH_BYTES)
+        consumer = block_consumer(self._settings, max_partition_fetch_bytes=BLOCK_BYTES)
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
