@@ -1,5 +1,6 @@
 """The sink in Postgres: a transaction for whatever waits to be written, the checkpoints first."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,13 +18,14 @@ from projections.projection import Projection
 from projections.sinks.postgres_forgetting import Forgotten
 from projections.sinks.rows import Shape, Statement, statements
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
-from projections.sinks.together import Batch, Together, joined
+from projections.sinks.together import MOST_RECORDS, Batch, Together, joined
 from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
 FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
+LONG_SIDE_BY_SIDE = 2  # batches: while the server writes one, another is sent
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
 # Heard by who waits for a write: "statistics_v1 views 3 41207", a line a checkpoint, as in Redis, once the transaction is committed.
@@ -115,6 +117,7 @@ class PostgresSink:
         self._types: Mapping[tuple[str, str], str] = {}
         self._forgotten: Mapping[str, Forgotten] = {}
         self._together = Together(self._apply)
+        self._long_ones = asyncio.Semaphore(LONG_SIDE_BY_SIDE)
 
     async def prepare(self) -> None:
         sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
@@ -151,8 +154,13 @@ class PostgresSink:
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        """In one transaction of any size, with the batches of other partitions that have come meanwhile."""
-        await self._together.join(Batch(changes, expected, next_offset, step))
+        """In one transaction of any size, a short one with the batches of other partitions that have come meanwhile."""
+        batch = Batch(changes, expected, next_offset, step)
+        if batch.reach > MOST_RECORDS:
+            async with self._long_ones:
+                await self._apply([batch])
+        else:
+            await self._together.join(batch)
 
     async def _apply(self, batches: Sequence[Batch]) -> None:
         """All of them or none."""

@@ -107,8 +107,10 @@ async def test_a_stale_writer_writes_nothing(store: Store) -> None:
 async def test_a_gap_in_offsets_is_no_error(store: Store) -> None:
     decoded, sink = store.decoded(NUMBERS, 0)[:2], store.sink()
     place = await place_of(store, sink)
-    await apply(store, sink, decoded, place, 1_000)
-    assert (await place_of(store, sink)).offset == 1_000
+    await apply(store, sink, decoded, place, 1_000_000)
+    with pytest.raises(CheckpointMoved):
+        await apply(store, sink, decoded, place, 1_000_000)
+    assert (await place_of(store, sink)).offset == 1_000_000
     assert await store.state(0) == store.plainly(decoded)
 
 
