@@ -18,13 +18,14 @@ from projections.projection import Projection
 from projections.sinks.postgres_forgetting import Forgotten
 from projections.sinks.rows import Shape, Statement, statements
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
-from projections.sinks.together import MOST_RECORDS, Batch, Together, joined
+from projections.sinks.together import Batch, Together, joined
 from schemas.log import Place
 
 TABLES = Path(__file__).parent / "sql"
 FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
+MOST_RECORDS = 2_000  # of several partitions in a transaction
 LONG_SIDE_BY_SIDE = 2  # batches: while the server writes one, another is sent
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
@@ -116,7 +117,7 @@ class PostgresSink:
         self._frozen_seconds = frozen_seconds
         self._types: Mapping[tuple[str, str], str] = {}
         self._forgotten: Mapping[str, Forgotten] = {}
-        self._together = Together(self._apply)
+        self._together = Together(self._apply, MOST_RECORDS)
         self._long_ones = asyncio.Semaphore(LONG_SIDE_BY_SIDE)
 
     async def prepare(self) -> None:
@@ -156,7 +157,7 @@ class PostgresSink:
     ) -> None:
         """In one transaction of any size, a short one with the batches of other partitions that have come meanwhile."""
         batch = Batch(changes, expected, next_offset, step)
-        if batch.reach > MOST_RECORDS:
+        if batch.reach > self._together.most_records:
             async with self._long_ones:
                 await self._apply([batch])
         else:

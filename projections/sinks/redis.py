@@ -18,7 +18,7 @@ from projections.sinks.redis_registers import Registers
 from projections.sinks.redis_scripts import reaching_redis
 from projections.sinks.redis_shard import Shard
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Step, StoreUnavailable
-from projections.sinks.together import MOST_RECORDS, Batch, Together, joined
+from projections.sinks.together import Batch, Together, joined
 from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
@@ -44,7 +44,7 @@ class RedisSink:
             for keys in shards_of(prefix, projection.name, projection.version, shards)
         ]
         self.needs_offsets = shards > 1
-        self._together = Together(self._apply)
+        self._together = Together(self._apply, limits.rows)
 
     async def prepare(self) -> None:
         with self._refusing():
@@ -79,7 +79,7 @@ class RedisSink:
         batch = Batch(changes, expected, next_offset, step)
         if len(self._shards) > 1:
             await self._apply_to_shards(changes, expected, next_offset, offsets, step)
-        elif batch.reach > MOST_RECORDS:
+        elif batch.reach > self._together.most_records:
             # Many calls, between which another batch is thought about.
             await self._apply([batch])
         else:

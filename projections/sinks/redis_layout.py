@@ -40,8 +40,8 @@ class Move(NamedTuple):
 
 def told(moves: Sequence[Move]) -> list[str | bytes]:
     """The moves as scripts take them, and as whoever waits for them is told: the channel and a line each."""
-    told = "\n".join(move.message for move in moves if move.message)
-    return [orjson.dumps([(*move[:3], move.step) for move in moves]), moves[0].channel, told]
+    lines = "\n".join(move.message for move in moves if move.message)
+    return [orjson.dumps([(*move[:3], move.step) for move in moves]), moves[0].channel, lines]
 
 
 class Refused(Exception):

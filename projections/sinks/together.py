@@ -14,8 +14,6 @@ from projections.changes import Append, Change, Forget, Remove, Tally
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place
 
-MOST_RECORDS = 2_000  # written together
-
 
 class Batch(NamedTuple):
     """What a sink is to apply, and where: its checkpoint's move from `expected` to `next_offset`."""
@@ -37,10 +35,11 @@ class Batch(NamedTuple):
 
 
 class Together:
-    """Writes by `write`, one call at a time."""
+    """Writes by `write`, one call at a time, each of no more than `most_records` unless they are of one batch."""
 
-    def __init__(self, write: Callable[[Sequence[Batch]], Awaitable[None]]) -> None:
+    def __init__(self, write: Callable[[Sequence[Batch]], Awaitable[None]], most_records: int) -> None:
         self._write = write
+        self.most_records = most_records
         self._waiting: deque[tuple[Batch, asyncio.Future[None]]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._group: list[tuple[Batch, asyncio.Future[None]]] = []
@@ -78,7 +77,9 @@ class Together:
         records = 0
         while self._waiting:
             batch, written = self._waiting[0]
-            if group and (records + batch.reach > MOST_RECORDS or not batch.is_joinable or not group[0][0].is_joinable):
+            if group and (
+                records + batch.reach > self.most_records or not batch.is_joinable or not group[0][0].is_joinable
+            ):
                 break
             self._waiting.popleft()
             if not written.done():

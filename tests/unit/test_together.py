@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from projections.changes import Append, Change, Forget, Increment, Tally, Upsert
 from projections.sinks.memory import MemorySink
 from projections.sinks.sink import ChangeRefused, StoreUnavailable
-from projections.sinks.together import MOST_RECORDS, Batch, Together, joined
+from projections.sinks.together import Batch, Together, joined
 from projections.statistics import statistics
 from schemas.log import Place
 
+MOST_RECORDS = 100
 NAMES = st.sampled_from("abc")
 
 
@@ -49,7 +50,7 @@ class Store:
 async def begun(store: Store, *batches: Batch) -> tuple[Together, list["asyncio.Task[None]"]]:
     """The first is being written, and the others wait for it."""
     store.may_write.clear()
-    together = Together(store.write)
+    together = Together(store.write, MOST_RECORDS)
     joining = [asyncio.create_task(together.join(one)) for one in batches]
     await store.writes.wait()
     return together, joining
