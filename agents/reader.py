@@ -37,6 +37,7 @@ from agents.handover import (
 from agents.hindrances import BLOCKED_SECONDS, Hindrances
 from agents.limits import Halted
 from agents.metrics import BATCH_SECONDS, BATCHES, timed
+from agents.pacing import Pacing
 from agents.parking import NotYet
 from agents.standing import Standing
 from agents.standstills import Standstills
@@ -46,14 +47,6 @@ from projections.projection import Projection
 from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, StoreUnavailable
 
 MAX_RECORDS = 5_000  # in a batch: a few hundredths of a second of folding
-# Where nothing came for so long, no partition is busy, and the broker answers a fetch as soon as it has anything: to ask it fifty times
-# a second for each projection took half a core of a system at rest.
-QUIET_SECONDS = 1.0
-QUIET_WAIT_MS = 250
-# Where records come one by one every few milliseconds, each fetch, of all partitions, would bring one.
-BUSY_SECONDS = 0.1  # between two fetches that brought something
-BUSY_WAIT_MS = 50
-MUCH_BYTES = 64 * 1024
 POLL_MS = 100
 SESSION_MS = 8_000  # a killed worker's partitions are taken over after so long
 HEARTBEAT_MS = 2_000
@@ -118,8 +111,7 @@ class Reader:
             settings.kafka_bootstrap, settings.named(projection.full_name), blocked_seconds=blocked_seconds
         )
         self.strangers: list[str] = []
-        self._is_busy = False
-        self._moved_at = 0.0  # by the loop's clock: when a record came, or a partition was let go on
+        self._pacing = Pacing()
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -280,7 +272,8 @@ class Reader:
                 await self._consumer.getmany(timeout_ms=0)
             return
         wanted = {self._topic_partition(partition): partition for partition in epochs}
-        self._pace_fetches()
+        fetcher = self._consumer._fetcher
+        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = self._pacing.answering(self._now())
         try:
             fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
         except NoOffsetForPartitionError:
@@ -291,8 +284,7 @@ class Reader:
                 self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))
             return
         if fetched:
-            now = self._now()
-            self._is_busy, self._moved_at = now - self._moved_at < BUSY_SECONDS, now
+            self._pacing.came(self._now())
         for topic_partition, partition in wanted.items():
             try:
                 position = await self._consumer.position(topic_partition)
@@ -300,13 +292,6 @@ class Reader:
                 continue
             records = fetched.get(topic_partition, [])
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
-
-    def _pace_fetches(self) -> None:
-        """Say how the broker is to answer the next fetch: at once when something comes now and then, with what has come when much does."""
-        fetcher = self._consumer._fetcher
-        is_quiet = self._now() - self._moved_at > QUIET_SECONDS
-        fetcher._fetch_min_bytes = MUCH_BYTES if self._is_busy else 1
-        fetcher._fetch_max_wait_ms = BUSY_WAIT_MS if self._is_busy else QUIET_WAIT_MS if is_quiet else FETCH_WAIT_MS
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -360,7 +345,7 @@ class Reader:
                     self._consumer.pause(self._topic_partition(partition))
                 case Resume(partition):
                     self._consumer.resume(self._topic_partition(partition))
-                    self._moved_at = self._now()
+                    self._pacing.resumed(self._now())
                     self.standstills.resumed(partition)
                 case Seek(partition, offset):
                     self._consumer.seek(self._topic_partition(partition), offset)

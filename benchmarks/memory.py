@@ -22,9 +22,8 @@ VIEWS = 10_000_000
 OVER = timedelta(days=30)
 LOG = LogIdentity("benchmark", "benchmark", 1)
 MEMBERS_AT_ONCE = 100_000
-IDS = [
-    str(uuid.uuid5(uuid.NAMESPACE_URL, f"film-{film}")) for film in range(FILMS)
-]  # as random as ours, which do not compress
+# As random as ours, which do not compress.
+IDS = [str(uuid.uuid5(uuid.NAMESPACE_URL, f"film-{film}")) for film in range(FILMS)]
 BY_THE_MINUTE = 2  # hours
 
 

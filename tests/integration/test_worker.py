@@ -19,7 +19,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.handover import Batch
-from agents.reader import QUIET_WAIT_MS, Reader
+from agents.pacing import QUIET_WAIT_MS
+from agents.reader import Reader
 from agents.watchdog import Watchdog, silent
 from compose.local.stack import ROOT
 from compose.provisioning import provision_topics
