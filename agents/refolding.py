@@ -8,7 +8,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -20,6 +21,7 @@ from agents.blocks import Block
 from agents.decisions import decisions_of
 from agents.fetching import block_consumer, fetched
 from agents.folding import Folding
+from agents.gathering import MOST_RECORDS, Gathering
 from agents.handover import Batch, Log, Partition, contradiction
 from agents.known_poison import KnownPoison, NewPoison
 from agents.limits import Halted
@@ -43,7 +45,6 @@ SIDE_BY_SIDE = 3  # partitions: while the store writes what one has added up to,
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
-NICENESS = 15  # who waits for an answer comes first
 AWAY, STOPPED = 1, 2  # exit statuses: start it again; somebody has to do something
 NEARLY = 1_000  # records left, of which a worker makes one batch
 
@@ -60,7 +61,8 @@ class Refolding:
         self._version = version
         self._partitions = partitions
         self._rate = rate
-        self._sink = stores.sink(version)
+        # Who is to be slow is to be seen moving, too.
+        self._sink = Gathering(stores.sink(version), most_records=1 if rate else MOST_RECORDS)
         projection = folded_as(version)
         self._folding = Folding(
             projection,
@@ -129,6 +131,7 @@ class Refolding:
                 try:
                     while not self._stopping and self._positions[partition] < end:
                         await self._fold_some(consumer, partition, end)
+                    await self._insist(consumer, partition, partial(self._sink.write, *partition))
                     continue
                 except NotYet:
                     # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
@@ -155,31 +158,32 @@ class Refolding:
         for first in range(0, max(1, len(records)), most):
             following = records[first + most].offset if first + most < len(records) else position
             batch = Batch(0, partition, self._positions[partition], following, records[first : first + most])
-            if not await self._fold(consumer, batch):
+            if not await self._insist(consumer, partition, partial(self._folding.fold, batch)):
                 return
+            self._positions[partition] = following
             self._folded += len(batch.records)
             if self._rate:
                 await asyncio.sleep(max(0.0, self._folded / self._rate - (time.monotonic() - self._began)))
 
-    async def _fold(self, consumer: Any, batch: Batch) -> bool:
-        """Fold it, however long a store is down; False when the partition is now read from elsewhere, or the time has come to stop.
+    async def _insist(self, consumer: Any, partition: Partition, step: Callable[[], Awaitable[None]]) -> bool:
+        """Take it, however long a store is down; False when the partition is now read from elsewhere, or the time has come to stop.
 
-        Raises NotYet.
+        Raises what `step` raises of other kinds.
         """
         attempt = 0
-        while not self._stopping:
+        while True:
             try:
-                await self._folding.fold(batch)
+                await step()
             except StoreUnavailable:
+                if self._stopping:
+                    return False
                 attempt += 1
                 await asyncio.sleep(back_off_seconds(attempt))
             except CheckpointMoved:
-                await self._seek(consumer, batch.partition)
+                await self._seek(consumer, partition)
                 return False
             else:
-                self._positions[batch.partition] = batch.next_offset
                 return True
-        return False
 
     async def _seek(self, consumer: Any, partition: Partition) -> None:
         """To the checkpoint, if it speaks of this log."""
@@ -214,6 +218,11 @@ async def refold(name: str, number: int, rate: int, partitions: Sequence[Partiti
             waiting.cancel()
 
 
+def rest() -> None:
+    """Give this process what others leave: who waits for an answer comes first, at once (`man 7 sched`, SCHED_IDLE)."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 async def _until_input_ends(refolding: Refolding) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -224,7 +233,7 @@ async def _until_input_ends(refolding: Refolding) -> None:
 def main() -> int:
     """The exit status: 0 when it is done or was told to stop, else one with a sentence on standard output."""
     name, number, rate, *places = sys.argv[1:]
-    os.nice(NICENESS)
+    rest()
     collect_seldom()
     take_turns()
     start_logging(settings().model_copy(update={"log_level": "ERROR"}), "rebuild")

@@ -1,6 +1,5 @@
 """A baseline: views read, decoded, judged and added up in memory, and written nowhere. `python -m benchmarks.replay PARTITION…`"""
 
-import os
 import sys
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ from agents.folding import judge
 from agents.handover import Partition
 from agents.log_reader import log_of
 from agents.reading import read_records
-from agents.refolding import NICENESS
+from agents.refolding import rest
 from compose.garbage import collect_seldom
 from compose.settings import settings
 from projections.changes import Tally
@@ -39,6 +38,6 @@ async def main(partitions: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)  # as the rebuild that it is compared with
+    rest()  # as the rebuild does that it is compared with
     collect_seldom()
     uvloop.run(main(list(map(int, sys.argv[1:]))))

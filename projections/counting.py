@@ -154,10 +154,10 @@ class _Generation:
         self.refused: dict[int, Verdict] = {}
 
 
-def units_of(moments: Sequence[datetime], seconds: int) -> list[int]:
+def units_of(moments: Sequence[datetime], seconds: int) -> NDArray[np.int64]:
     """For each of `moments` the unit of so many seconds that it lies in, counted from 1970."""
     timestamps = np.fromiter(map(datetime.timestamp, moments), np.float64, len(moments))
-    units: list[int] = (timestamps // seconds).astype(np.int64).tolist()
+    units: NDArray[np.int64] = (timestamps // seconds).astype(np.int64)
     return units
 
 

@@ -1,12 +1,12 @@
 """Top films over six rolling windows, and each film's views in them."""
 
-from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
 from projections.changes import Change, Tally, Upsert
 from projections.counting import MINUTE_SECONDS, units_of
+from projections.occurrences import Occurrences
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.events import VideoDeleted, VideoViewed
@@ -36,7 +36,7 @@ leaderboard = Projection("leaderboard", version=1, topics=("views", "videos"), c
 def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """Views of a film in the minute in which they occurred; the sink adds them to every window that still holds that minute."""
     minutes = units_of(views.column("occurred_at"), MINUTE_SECONDS)
-    yield Tally("views", ("video_id", "minute"), Counter(zip(views.column("video_id"), minutes, strict=True)))
+    yield Tally("views", ("video_id", "minute"), Occurrences.of(views.column("video_id"), minutes))
 
 
 @leaderboard.on

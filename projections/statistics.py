@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from projections.changes import Change, Tally
 from projections.counting import HOUR_SECONDS, day_start, units_of
+from projections.occurrences import Occurrences
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.events import VideoViewed
@@ -17,7 +18,7 @@ statistics = Projection("statistics", version=1, topics=("views",), counts_once=
 def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """A late view counts in the hour and the day in which it occurred."""
     hours = units_of(views.column("occurred_at"), HOUR_SECONDS)
-    counted = Counter(zip(views.column("video_id"), hours, strict=True))
+    counted = Occurrences.of(views.column("video_id"), hours)
     starts = {hour: datetime.fromtimestamp(hour * HOUR_SECONDS, UTC) for hour in {hour for _, hour in counted}}
     days = {hour: day_start(start) for hour, start in starts.items()}
     daily: Counter[tuple[str, datetime]] = Counter()

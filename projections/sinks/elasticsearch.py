@@ -118,6 +118,9 @@ class ElasticsearchSink:
             except ConflictError:
                 raise CheckpointMoved(self._projection.name, expected) from None
 
+    def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
+        return changes
+
     async def newest_step(self, topic: str, partition: int) -> Step:
         with reaching_elasticsearch():
             found = await self._client.options(ignore_status=404).get(

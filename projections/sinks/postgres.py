@@ -182,6 +182,9 @@ class PostgresSink:
                 for write in writes:
                     await write(connection)
 
+    def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
+        return changes
+
     async def newest_step(self, topic: str, partition: int) -> Step:
         name, version = self._projection.name, self._projection.version
         with reaching_postgres():

@@ -125,6 +125,10 @@ class RedisSink:
             if not moved:
                 raise CheckpointMoved(self._name, expected)
 
+    def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
+        layout = self._shards[0].layout
+        return [layout.condensed(change) for change in changes]
+
     async def newest_step(self, topic: str, partition: int) -> Step:
         with self._refusing():
             return min([await shard.newest_step(f"{topic}/{partition}") for shard in self._shards], key=itemgetter(0))

@@ -5,19 +5,21 @@ adds to every window whose edge is not after its bucket, however late it comes, 
 is the sum of the buckets from its edge on. `redis_rolling` moves the edges.
 """
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
-import orjson
+from msgspec import msgpack
+from numpy.typing import NDArray
 from redis.asyncio import Redis
 
 from projections.changes import Change, Increment, Single, Tally, Upsert, singly
+from projections.occurrences import Occurrences
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows, told
+from projections.sinks.redis_layout import Limits, Move, Refused, Rows, told
 from projections.sinks.redis_rolling import roll
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import ENDLESS, NAMES, ROLLING, SPANS
@@ -26,6 +28,7 @@ from projections.sinks.sink import StoreUnavailable
 COUNT = Script(Path(__file__).parent / "lua" / "count.lua")
 
 Edges = tuple[int, ...]
+VIEWS_BY = ("video_id", "minute")
 MINUTES_OF_A_FILM = 4
 
 
@@ -55,43 +58,51 @@ class Board:
 
         Minutes that no window tells apart any more are one: a log of months would else be as many rows as views.
         """
-        if isinstance(change, Tally) and (change.table, change.key_columns) == ("views", ("video_id", "minute")):
-            standing_for = self._standing_for({minute for _, minute in change.counts})
-            for (video_id, minute), views in change.counts.items():
-                row = video_id, standing_for[minute]
+        if _is_of_views(change):
+            for row, views in self._standing(change.counts).items():
                 rows[row] = rows.get(row, 0) + views
         elif isinstance(change, Increment) and change.table == "views" and change.by > 0:
-            minute = change.key["minute"]
-            row = change.key["video_id"], self._standing_for([minute])[minute]
-            rows[row] = rows.get(row, 0) + change.by
+            self.merge(rows, Tally(change.table, VIEWS_BY, {tuple(change.key[name] for name in VIEWS_BY): change.by}))
         elif isinstance(change, Upsert) and change.table == "deleted":
             rows[change.key["video_id"], None] = 0
         else:
             raise _no_place_for(change)
 
-    def _standing_for(self, minutes: Collection[int]) -> dict[int, int]:
+    def condensed(self, change: Change) -> Change:
+        return change._replace(counts=self._standing(change.counts)) if _is_of_views(change) else change
+
+    def _standing(self, counts: Mapping[tuple[Any, ...], int]) -> Mapping[tuple[Any, ...], int]:
+        if isinstance(counts, Occurrences):
+            return counts.at(self._first_minutes(counts.numbers))
+        minutes = list({minute for _, minute in counts})
+        first = dict(zip(minutes, self._first_minutes(np.array(minutes, dtype=np.int64)).tolist(), strict=True))
+        standing: Counter[tuple[Any, ...]] = Counter()
+        for (video_id, minute), views in counts.items():
+            standing[video_id, first[minute]] += views
+        return standing
+
+    def _first_minutes(self, minutes: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each the first minute of the shortest bucket by which a window holds it: edges only move on, so both count alike for good."""
         edge_of = dict(zip(ROLLING, self._edges, strict=True))
-        each = np.fromiter(minutes, np.int64, len(minutes))
-        standing = np.zeros_like(each)
+        first = np.zeros_like(minutes)
         for span in reversed(SPANS):
-            bucket = each // span.minutes
-            is_held = bucket >= min(edge_of[window] for window in span.windows)
-            standing = np.where(is_held, bucket * span.minutes, standing)
-        return dict(zip(minutes, standing.tolist(), strict=True))
+            buckets = minutes // span.minutes
+            is_held = buckets >= min(edge_of[window] for window in span.windows)
+            first = np.where(is_held, buckets * span.minutes, first)
+        return first
 
-    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+    def pieces(self, rows: Rows, most: int) -> list[Rows]:
         """The minutes of a film stay together, as they add up: `most` films a piece, and a few minutes of each on average."""
-        by_film: dict[str, Piece] = defaultdict(list)
+        by_film: dict[str, list[tuple[Any, int]]] = defaultdict(list)
         for row in rows.items():
             by_film[row[0][0]].append(row)
-        pieces: list[Piece] = []
+        pieces: list[Rows] = []
         films = 0
         for minutes in by_film.values():
             if not pieces or films == most or len(pieces[-1]) + len(minutes) > most * MINUTES_OF_A_FILM:
-                pieces.append([])
+                pieces.append({})
                 films = 0
-            pieces[-1] += minutes
+            pieces[-1].update(minutes)
             films += 1
         return pieces
 
@@ -100,7 +111,7 @@ class Board:
         while True:
             edges = self._edges
             keys, step = summed(rows, edges, self._keys, moves[0].place)
-            answer = await COUNT.run(self._redis, keys, [*told(moves), " ".join(map(str, edges)), orjson.dumps(step)])
+            answer = await COUNT.run(self._redis, keys, [*told(moves), " ".join(map(str, edges)), msgpack.encode(step)])
             match answer[0]:
                 case b"edges":
                     self._edges = tuple(map(int, answer[1:]))
@@ -129,6 +140,10 @@ class Board:
 
     async def tick(self, now: datetime) -> None:
         await roll(self._redis, self._keys, now, self._limits)
+
+
+def _is_of_views(change: Change) -> TypeGuard[Tally]:
+    return isinstance(change, Tally) and (change.table, change.key_columns) == ("views", VIEWS_BY)
 
 
 def _no_place_for(change: Change) -> Refused:
@@ -175,17 +190,21 @@ def summed(rows: Rows, edges: Edges, keys: Keys, place: str) -> tuple[list[str],
         return number
 
     names = [keys.checkpoints, keys.state, keys.journal(place), keys.deleted, *map(keys.top, NAMES)]
-    indexes = {span.name: len(names) + i for i, span in enumerate(SPANS, start=1)}
-    names += (keys.buckets(span.name) for span in SPANS)
     written = []
+    totals: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for (span_name, bucket), minutes in buckets.items():
         names.append(keys.bucket(span_name, bucket))
         number = number_of(minutes)
-        written.append([len(names), indexes[span_name], bucket, number, sum(sums[number - 1][1])])
+        written.append([len(names), number])
+        for column, value in zip(totals[span_name], (bucket, sum(sums[number - 1][1])), strict=True):
+            column.append(value)
+    indexes = [[len(names) + number, of_span] for number, of_span in enumerate(totals.values(), start=1)]
+    names += map(keys.buckets, totals)
     return names, {
         "windows": NAMES,
         "sums": sums,
         "tops": [number_of(tops[name]) if name in tops else 0 for name in NAMES],
         "buckets": written,
+        "indexes": indexes,
         "deleted": deleted,
     }

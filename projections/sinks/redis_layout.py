@@ -12,14 +12,10 @@ Rows = dict[Any, Any]
 """Distinct rows, a tuple of plain values to plain values, so that JSON can hold them."""
 
 
-Piece = list[tuple[Any, Any]]
-"""Some of the rows, as pairs."""
-
-
 class Limits(NamedTuple):
     """How much one call may do: a few milliseconds of Redis, as it holds up everybody else. Tests make them small."""
 
-    rows: int = 150  # films, each of which is written to six windows and some buckets, or registers
+    rows: int = 75  # films, each of which is written to six windows and some buckets, or registers
     leaving: int = 500  # films that leave a window
     worth_packing: int = 64  # films in a closed bucket; Redis itself packs a smaller hash
 
@@ -64,7 +60,10 @@ class Layout(Protocol):
     def merge(self, rows: Rows, change: Change) -> None:
         """Add `change` to `rows`, so that a script writes each row once. Raises Refused like `identity`."""
 
-    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+    def condensed(self, change: Change) -> Change:
+        """The same in fewer rows, as far as `merge` makes no difference between some of them."""
+
+    def pieces(self, rows: Rows, most: int) -> list[Rows]:
         """The rows, parted so that one call writes about `most` of what costs the server time."""
 
     def keys(self, rows: Rows) -> dict[str, str]:

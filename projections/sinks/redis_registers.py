@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from projections.changes import Change, Forget, Single, Upsert
 from projections.sinks.redis_keys import Keys
-from projections.sinks.redis_layout import Limits, Move, Piece, Refused, Rows, told
+from projections.sinks.redis_layout import Limits, Move, Refused, Rows, told
 from projections.sinks.redis_scripts import Script
 from schemas.log import EPOCH
 
@@ -46,9 +46,12 @@ class Registers:
         if placed.greatest:
             _keep(rows, placed, placed.greatest, {})
 
-    def pieces(self, rows: Rows, most: int) -> list[Piece]:
+    def condensed(self, change: Change) -> Change:
+        return change
+
+    def pieces(self, rows: Rows, most: int) -> list[Rows]:
         items = list(rows.items())
-        return [items[first : first + most] for first in range(0, len(items), most)]
+        return [dict(items[first : first + most]) for first in range(0, len(items), most)]
 
     async def write(self, rows: Rows, moves: Sequence[Move]) -> bool:
         viewers: dict[str, int] = {}

@@ -89,13 +89,15 @@ class Shard:
         (move,) = moves
         await self._check_types(rows)
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
-        if not await BEGIN.run(self._redis, names, [*move[:3], move.step, *(orjson.dumps(piece) for piece in pieces)]):
+        if not await BEGIN.run(
+            self._redis, names, [*move[:3], move.step, *(orjson.dumps(list(piece.items())) for piece in pieces)]
+        ):
             return False
         at = _on_its_way(move.expected, move.next, len(pieces))
         for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
             step = move._replace(expected=at, next=_on_its_way(move.expected, move.next, left))
             async with self._long_call:
-                is_written = await self.layout.write(dict(piece), [step if left == 0 else step._replace(message="")])
+                is_written = await self.layout.write(piece, [step if left == 0 else step._replace(message="")])
             if not is_written:
                 await self._complete(move.place)
                 break

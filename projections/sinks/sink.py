@@ -93,6 +93,9 @@ class Sink(Protocol):
         the next one is. A step of the topic `decisions` may write to what other topics' steps wrote.
         """
 
+    def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
+        """The same effect, whenever it is applied, in fewer rows where this store makes no difference between some of them."""
+
     async def newest_step(self, topic: str, partition: int) -> Step:
         """The step that moved this checkpoint to where it is; offset 0 and no name before there is one."""
 

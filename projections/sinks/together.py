@@ -7,10 +7,11 @@ Under light load a batch is written at once; under heavy load the cost of a call
 import asyncio
 import contextlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from projections.changes import Append, Change, Forget, Remove, Tally
+from projections.occurrences import Occurrences
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place
 
@@ -121,11 +122,17 @@ def joined(batches: Sequence[Batch]) -> Sequence[Change]:
                 appends[change.table, change.key_columns, change.columns].append(change)
             else:
                 changes.append(change)
-    for alike in tallies.values():
-        counts: Counter[Any] = Counter()
-        for tally in alike:
-            counts.update(tally.counts)
-        changes.append(alike[0]._replace(counts=counts))
+    changes += (alike[0]._replace(counts=_added_up([tally.counts for tally in alike])) for alike in tallies.values())
     for same in appends.values():
         changes.append(same[0]._replace(rows=[row for append in same for row in append.rows]))
     return changes
+
+
+def _added_up(parts: Sequence[Mapping[Any, int]]) -> Mapping[Any, int]:
+    uncounted = [part for part in parts if isinstance(part, Occurrences)]
+    if len(uncounted) == len(parts):
+        return Occurrences.together(uncounted)
+    counts: Counter[Any] = Counter()
+    for part in parts:
+        counts.update(part)
+    return counts

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from agents.gathering import Gathering
 from compose.settings import Settings
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, Sink, Step, StoreUnavailable
 from schemas.decoded import Decoded
@@ -266,6 +267,31 @@ async def test_a_line_cut_while_partitions_come_at_once_loses_nothing_and_counts
         if not was_cut:
             return
     pytest.fail(f"three batches have more than {3 * MOST_STEPS} steps")
+
+
+async def test_what_is_gathered_while_the_line_is_cut_anywhere_counts_once(store: Store) -> None:
+    gates = store.gates()
+    for cut_at in range(MOST_STEPS):
+        decoded = store.decoded(NUMBERS, cut_at)
+        gates.passed, gates.cut_at = 0, cut_at
+        with contextlib.suppress(StoreUnavailable):
+            await gather(store, Gathering(store.sink(gates), most_records=6), decoded)
+        was_cut = gates.passed > cut_at
+        await gather(store, Gathering(store.sink()), decoded)
+        assert await store.state(cut_at) == store.plainly(decoded), f"cut at gate {cut_at}"
+        if not was_cut:
+            return
+    pytest.fail(f"folding has more than {MOST_STEPS} steps")
+
+
+async def gather(store: Store, sink: Gathering, decoded: Sequence[Decoded]) -> None:
+    """From the checkpoint to the end, two records at a time."""
+    topic, partition = topic_of(store), decoded[0].recorded.place.partition
+    for first in range((await place_of(store, sink, partition)).offset, END, 2):
+        batch = [item for item in decoded if first <= item.recorded.place.offset < first + 2]
+        changes = list(store.projection.fold(batch))
+        await sink.apply(changes, expected=Place(topic, partition, first), next_offset=min(END, first + 2))
+    await sink.write(topic, partition)
 
 
 async def first_of(event: asyncio.Event, task: "asyncio.Task[Any]") -> None:

@@ -1,12 +1,15 @@
 """A batch of months becomes few rows for the board, and means the same."""
 
+from collections import Counter
 from typing import Any, cast
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from projections.changes import Tally
+from projections.changes import Change, Tally
+from projections.occurrences import Occurrences
 from projections.sinks.redis_board import Board, Edges, summed
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Rows
@@ -41,10 +44,17 @@ def meaning(rows: Rows, edges: Edges) -> dict[str, dict[str, int]]:
         return dict(zip(*step["sums"][number - 1], strict=True)) if number else {}
 
     tops = {name: added(number) for name, number in zip(NAMES, step["tops"], strict=True)}
-    return tops | {names[key - 1]: added(number) for key, _, _, number, _ in step["buckets"]}
+    return tops | {names[key - 1]: added(number) for key, number in step["buckets"]}
 
 
-def merged(board: Board, change: Tally) -> dict[Any, Any]:
+def uncounted(counted: dict[tuple[str, int], int]) -> Tally:
+    """The same, as a fold says it."""
+    each = list(Counter(counted).elements())
+    minutes = np.array([minute for _, minute in each], dtype=np.int64)
+    return Tally("views", ("video_id", "minute"), Occurrences.of([film for film, _ in each], minutes))
+
+
+def merged(board: Board, change: Change) -> dict[Any, Any]:
     rows: Rows = {}
     board.merge(rows, change)
     return rows
@@ -56,6 +66,11 @@ def test_minutes_that_stand_for_others_mean_the_same_now_and_when_edges_have_mov
 ) -> None:
     change = Tally("views", ("video_id", "minute"), counted)
     few = merged(board_that_knows(edges_at(known)), change)
+    assert merged(board_that_knows(edges_at(known)), uncounted(counted)) == few
+    gathered = board_that_knows(edges_at(known)).condensed(uncounted(counted))
+    assert merged(board_that_knows(edges_at(known + later)), gathered) == merged(
+        board_that_knows(edges_at(known + later)), change
+    )
     every = merged(board_that_knows((0,) * len(ROLLING)), change)
     assert set(every) == set(counted)
     for moment in (known, known + later):

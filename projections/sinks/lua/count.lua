@@ -4,14 +4,15 @@
 --
 -- KEYS: checkpoints, state, journal, deleted, a sorted set for each window, then the keys that `buckets` refers to.
 -- ARGV: the moves as JSON, of each topic/partition, expected and next value of its checkpoint and name of its step; channel, message; edges;
--- the step as JSON:
+-- the step in MessagePack:
 --   windows   their names, in the order of their keys
 --   sums      lists of {ids, views of each}
 --   tops      for each window the number of its sums, 0 for none
---   buckets   lists of {number of its key, number of its index's key, field in the index, number of its sums, their total}
+--   buckets   lists of {number of its key, number of its sums}
+--   indexes   lists of {number of its key, {fields that buckets have in it, the total of each}}
 --   deleted   ids
 local checkpoints, state, journal, deleted = unpack(KEYS, 1, 4)
-local moves, channel, message, edges, step = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], cjson.decode(ARGV[5])
+local moves, channel, message, edges, step = cjson.decode(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], cmsgpack.unpack(ARGV[5])
 local LARGEST = 2 ^ 53 -- the largest count that a score holds exactly
 
 local function read(command, key, ...)
@@ -98,10 +99,12 @@ if #members_write > 2 then
 end
 
 for _, bucket in ipairs(step.buckets) do
-  local key, index, number, total = KEYS[bucket[1]], KEYS[bucket[2]], bucket[3], bucket[5]
-  local sums = step.sums[bucket[4]]
+  local key, sums = KEYS[bucket[1]], step.sums[bucket[2]]
   summed("HSET", key, read("HMGET", key, unpack(sums[1])), sums, false)
-  writes[#writes + 1] = { "HSET", index, number, total + tonumber(read("HGET", index, number) or 0) }
+end
+for _, index in ipairs(step.indexes) do
+  local key, totals = KEYS[index[1]], index[2]
+  summed("HSET", key, read("HMGET", key, unpack(totals[1])), totals, false)
 end
 
 if #step.deleted > 0 then

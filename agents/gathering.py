@@ -1,0 +1,132 @@
+"""A sink that is written seldom: what a partition's batches add up to is gathered, and written once it is much.
+
+For who folds millions of records in a row. The more of them a step holds, the more add to the same rows, and each row is written once.
+What is gathered and lost, as when the process is killed, is folded again from the checkpoint.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from agents.aside import aside
+from projections.changes import Append, Change, Tally
+from projections.occurrences import Occurrences
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Sink, Step
+from projections.sinks.together import Batch, joined
+from schemas.log import Place
+from schemas.streams import DECISIONS
+
+MOST_ROWS = 40_000
+MOST_RECORDS = 150_000  # what is folded again after a kill
+
+Partition = tuple[str, int]
+
+
+class Gathering:
+    """`sink`, whose checkpoints may lie behind what `apply` was given, until `write` or a question about them.
+
+    Its methods raise what those of `sink` do. `apply` may raise it for what was gathered before: the checkpoint read again tells where to
+    go on. What others look for is written as it comes: steps with a name, and decisions.
+    """
+
+    def __init__(self, sink: Sink, *, most_rows: int = MOST_ROWS, most_records: int = MOST_RECORDS) -> None:
+        self.needs_offsets = sink.needs_offsets
+        self._sink = sink
+        self._most_rows = most_rows
+        self._most_records = most_records
+        self._gathered: dict[Partition, Batch] = {}
+        self._refused_to: dict[Partition, int] = {}
+        self._turns: dict[Partition, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def prepare(self) -> None:
+        await self._sink.prepare()
+
+    async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
+        await self.write(topic, partition)
+        return await self._sink.checkpoint(topic, partition, log)
+
+    async def apply(
+        self,
+        changes: Sequence[Change],
+        *,
+        expected: Place,
+        next_offset: int,
+        offsets: Sequence[int] | None = None,
+        step: str | None = None,
+    ) -> None:
+        at, batch = expected[:2], Batch(changes, expected, next_offset, step)
+        async with self._turns[at]:
+            gathered = self._gathered.get(at)
+            if gathered and gathered.next_offset != expected.offset:
+                raise CheckpointMoved("what is gathered", expected)
+            is_gathered = (
+                batch.is_joinable
+                and offsets is None
+                and expected.topic != DECISIONS
+                and expected.offset >= self._refused_to.get(at, 0)
+            )
+            if is_gathered:
+                self._gathered[at] = found = await aside(self._with, gathered, batch)
+                if _rows(found.changes) >= self._most_rows or found.reach >= self._most_records:
+                    await self._write(at)
+                return
+            await self._write(at)
+            await self._sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
+
+    async def write(self, topic: str, partition: int) -> None:
+        """What is gathered of a partition. Nothing is left of it but for StoreUnavailable: then it can be written later."""
+        async with self._turns[topic, partition]:
+            await self._write((topic, partition))
+
+    async def newest_step(self, topic: str, partition: int) -> Step:
+        await self.write(topic, partition)
+        return await self._sink.newest_step(topic, partition)
+
+    async def tick(self, now: datetime) -> None:
+        await self._sink.tick(now)
+
+    async def drop(self) -> None:
+        self._gathered.clear()
+        await self._sink.drop()
+
+    def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
+        return self._sink.condensed(changes)
+
+    def _with(self, gathered: Batch | None, batch: Batch) -> Batch:
+        batch = batch._replace(changes=self._sink.condensed(batch.changes))
+        if gathered is None:
+            return batch
+        return Batch(joined([gathered, batch]), gathered.expected, batch.next_offset)
+
+    async def _write(self, at: Partition) -> None:
+        gathered = self._gathered.get(at)
+        if gathered is None:
+            return
+        try:
+            await self._sink.apply(gathered.changes, expected=gathered.expected, next_offset=gathered.next_offset)
+        except CheckpointMoved:
+            del self._gathered[at]
+            raise
+        except ChangeRefused as refused:
+            # Which event is behind it is found batch by batch.
+            del self._gathered[at]
+            self._refused_to[at] = gathered.next_offset
+            raise CheckpointMoved(str(refused), gathered.expected) from refused
+        del self._gathered[at]
+
+
+def _rows(changes: Sequence[Change]) -> int:
+    return sum(_rows_of(change) for change in changes)
+
+
+def _rows_of(change: Change) -> int:
+    match change:
+        case Tally(counts=Occurrences()):
+            return 0  # a few bytes each, until they are counted
+        case Tally():
+            return len(change.counts)
+        case Append():
+            return len(change.rows)
+        case _:
+            return 1
