@@ -1,5 +1,6 @@
 """The sink in Redis: scripts that write state and checkpoint together or neither."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -45,6 +46,7 @@ class RedisSink:
         ]
         self.needs_offsets = shards > 1
         self._together = Together(self._apply, limits.rows)
+        self._long_one = asyncio.Lock()
 
     async def prepare(self) -> None:
         with self._refusing():
@@ -80,8 +82,9 @@ class RedisSink:
         if len(self._shards) > 1:
             await self._apply_to_shards(changes, expected, next_offset, offsets, step)
         elif batch.reach > self._together.most_records:
-            # Many calls, between which another batch is thought about.
-            await self._apply([batch])
+            # Many calls, between which another batch is thought about. Of several at once whoever asks something would wait for all.
+            async with self._long_one:
+                await self._apply([batch])
         else:
             await self._together.join(batch)
 

@@ -6,7 +6,6 @@ journal and counts down; the last one moves the checkpoint to `5100`. From the f
 it were written: whoever next asks for the checkpoint writes what is left.
 """
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,9 +38,6 @@ class Shard:
         self._redis = redis
         self._keys = keys
         self._most_rows = most_rows
-        self._long_call = (
-            asyncio.Lock()
-        )  # of several at once the server does one after the other, and whoever asks something waits for all
 
     async def prepare(self) -> None:
         """Begin the state where there is none; what a drop that was cut short has left behind goes first."""
@@ -96,8 +92,7 @@ class Shard:
         at = _on_its_way(move.expected, move.next, len(pieces))
         for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
             step = move._replace(expected=at, next=_on_its_way(move.expected, move.next, left))
-            async with self._long_call:
-                is_written = await self.layout.write(piece, [step if left == 0 else step._replace(message="")])
+            is_written = await self.layout.write(piece, [step if left == 0 else step._replace(message="")])
             if not is_written:
                 await self._complete(move.place)
                 break
