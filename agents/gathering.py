@@ -18,7 +18,7 @@ from schemas.log import Place
 from schemas.streams import DECISIONS
 
 MOST_ROWS = 40_000
-MOST_RECORDS = 150_000  # what is folded again after a kill
+MOST_RECORDS = 100_000  # what is folded again after a kill
 
 Partition = tuple[str, int]
 

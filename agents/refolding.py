@@ -39,8 +39,6 @@ from projections.sinks.sink import CheckpointMoved, StoreUnavailable
 from schemas.records import Record
 from schemas.streams import streams
 
-BATCH_RECORDS = 40_000  # the more views in a batch, the fewer writes of each film they add up to
-BLOCK_BYTES = 16 * 2**20  # of a partition: a batch comes in one fetch
 SIDE_BY_SIDE = 3  # partitions: while the store writes what one has added up to, another is read
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
@@ -86,7 +84,7 @@ class Refolding:
 
         Raises NewPoison, NotNow when a checkpoint speaks of another log, KafkaError.
         """
-        consumer = block_consumer(self._settings, max_partition_fetch_bytes=BLOCK_BYTES)
+        consumer = block_consumer(self._settings)
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
@@ -153,8 +151,8 @@ class Refolding:
             await self._fold_block(consumer, partition, block, position)
 
     async def _fold_block(self, consumer: Any, partition: Partition, block: Block | None, position: int) -> None:
-        most = min(BATCH_RECORDS, self._rate) if self._rate else BATCH_RECORDS
         records: Sequence[Record] = block if block is not None else []
+        most = self._rate or max(1, len(records))
         for first in range(0, max(1, len(records)), most):
             following = records[first + most].offset if first + most < len(records) else position
             batch = Batch(0, partition, self._positions[partition], following, records[first : first + most])

@@ -5,6 +5,7 @@ batches become one, or minutes hours, without a look at each.
 """
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -38,8 +39,8 @@ class Occurrences(Mapping[tuple[str, int], int]):
         """The same texts with other numbers."""
         return Occurrences(self._texts, self._which, numbers)
 
+    @cached_property
     def _counts(self) -> dict[tuple[str, int], int]:
-        """Not kept: it takes ten times the columns."""
         if not len(self.numbers):
             return {}
         least = int(self.numbers.min())
@@ -49,16 +50,16 @@ class Occurrences(Mapping[tuple[str, int], int]):
         return dict(zip(zip(texts, (pairs % span + least).tolist(), strict=True), counts.tolist(), strict=True))
 
     def __getitem__(self, pair: tuple[str, int]) -> int:
-        return self._counts()[pair]
+        return self._counts[pair]
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        return iter(self._counts())
+        return iter(self._counts)
 
     def __len__(self) -> int:
-        return len(self._counts())
+        return len(self._counts)
 
     def items(self) -> ItemsView[tuple[str, int], int]:
-        return self._counts().items()
+        return self._counts.items()
 
 
 def _looked_up(texts: Sequence[str], among: Sequence[str]) -> Numbers:

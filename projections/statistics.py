@@ -18,7 +18,7 @@ statistics = Projection("statistics", version=1, topics=("views",), counts_once=
 def count_views(views: Events[VideoViewed]) -> Iterator[Change]:
     """A late view counts in the hour and the day in which it occurred."""
     hours = units_of(views.column("occurred_at"), HOUR_SECONDS)
-    counted = dict(Occurrences.of(views.column("video_id"), hours).items())
+    counted = Occurrences.of(views.column("video_id"), hours)
     starts = {hour: datetime.fromtimestamp(hour * HOUR_SECONDS, UTC) for hour in {hour for _, hour in counted}}
     days = {hour: day_start(start) for hour, start in starts.items()}
     daily: Counter[tuple[str, datetime]] = Counter()

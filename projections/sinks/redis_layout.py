@@ -15,7 +15,7 @@ Rows = dict[Any, Any]
 class Limits(NamedTuple):
     """How much one call may do: a few milliseconds of Redis, as it holds up everybody else. Tests make them small."""
 
-    rows: int = 75  # films, each of which is written to six windows and some buckets, or registers
+    rows: int = 150  # films, each of which is written to six windows and some buckets, or registers
     leaving: int = 500  # films that leave a window
     worth_packing: int = 64  # films in a closed bucket; Redis itself packs a smaller hash
 

@@ -73,17 +73,20 @@ class Shard:
         return Step(next_offset, name.decode() if name else None)
 
     async def apply(self, rows: Rows, moves: Sequence[Move]) -> bool:
-        """Write all rows and move; False, with nothing written, when a checkpoint is not where it is expected.
+        """Write all rows, which are taken, and move; False, with nothing written, when a checkpoint is not where it is expected.
 
         Raises TooMuch for several moves whose rows are more than one call may write.
         """
-        pieces = self.layout.pieces(rows, self._most_rows)
+        # Of what does not fit into one call, many follow one another: each is to be shorter still.
+        is_short = len(rows) <= self._most_rows
+        pieces = [rows] if is_short else self.layout.pieces(rows, -(-self._most_rows // 2))
         if len(pieces) <= 1:
             return await self.layout.write(rows, moves)
         if len(moves) > 1:
             raise TooMuch
         (move,) = moves
         await self._check_types(rows)
+        rows.clear()  # they are in the pieces now, and many
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
         if not await BEGIN.run(
             self._redis, names, [*move[:3], move.step, *(orjson.dumps(list(piece.items())) for piece in pieces)]
