@@ -33,6 +33,11 @@ async def aside(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         await asyncio.wait([running])
 
 
+async def thinking(items: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns, done aside when it is about many items."""
+    return await aside(work, *args, **kwargs) if items >= LONG else work(*args, **kwargs)
+
+
 def is_nothing_aside() -> bool:
     """Whether what is done here and now runs at the same time as nothing that is done aside."""
     return not _under_way

@@ -1,11 +1,11 @@
 """One batch: decode, judge, fold, apply."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import structlog
 
-from agents.aside import LONG, aside, is_nothing_aside
+from agents.aside import LONG, aside, is_nothing_aside, thinking
 from agents.deciding import waiting
 from agents.decision_folding import DecisionFolding
 from agents.decisions import DecisionsSource
@@ -27,9 +27,6 @@ from schemas.records import Record
 from schemas.streams import DECISIONS, streams
 
 END_OF_LOG = 2**63 - 1
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 logger = structlog.get_logger(__name__)
 
@@ -126,7 +123,7 @@ class Folding:
     async def _fold_events(self, batch: Batch) -> None:
         partition = batch.partition
         decided = set(self._decisions.decided(self._projection.name, partition, batch.from_offset, batch.next_offset))
-        read = await _thinking(batch.records, self._read, batch, decided)
+        read = await thinking(len(batch.records), self._read, batch, decided)
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
         count_refused(self._projection.name, (item.verdict for item in judged.refused))
@@ -230,7 +227,7 @@ class Folding:
             raise halted[1]
 
     async def _write(self, stretch: Stretch, step: str | None = None) -> None:
-        changes, offsets = await _thinking(stretch.judged.counted, self._changes, stretch.judged)
+        changes, offsets = await thinking(len(stretch.judged.counted), self._changes, stretch.judged)
         with timed(SINK_APPLY_SECONDS, self._projection.name):
             await self._sink.apply(
                 changes, expected=stretch.at, next_offset=stretch.next_offset, offsets=offsets, step=step
@@ -301,11 +298,6 @@ def held_back(stretch: Stretch, undecided: Sequence[Undecided], records: Sequenc
             behind.setdefault(record.key, Place(*stretch.partition, offset))
     in_order = sorted(parked.values(), key=lambda one: one.place.offset)
     return stretch._replace(judged=stretch.judged._replace(counted=counted), parked=in_order)
-
-
-async def _thinking(items: Sequence[Any], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What `work` returns, done aside when it is about many `items`."""
-    return await aside(work, *args, **kwargs) if len(items) >= LONG else work(*args, **kwargs)
 
 
 def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
-from agents.aside import aside
+from agents.aside import thinking
+from agents.handover import Partition
 from projections.changes import Append, Change, Tally
 from projections.occurrences import Occurrences
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Sink, Step
@@ -19,8 +20,6 @@ from schemas.streams import DECISIONS
 
 MOST_ROWS = 40_000
 MOST_RECORDS = 100_000  # what is folded again after a kill
-
-Partition = tuple[str, int]
 
 
 class Gathering:
@@ -55,7 +54,7 @@ class Gathering:
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        at, batch = expected[:2], Batch(changes, expected, next_offset, step)
+        at, batch = Partition(*expected[:2]), Batch(changes, expected, next_offset, step)
         async with self._turns[at]:
             gathered = self._gathered.get(at)
             if gathered and gathered.next_offset != expected.offset:
@@ -67,7 +66,7 @@ class Gathering:
                 and expected.offset >= self._refused_to.get(at, 0)
             )
             if is_gathered:
-                self._gathered[at] = found = await aside(self._with, gathered, batch)
+                self._gathered[at] = found = await thinking(batch.reach, self._with, gathered, batch)
                 if _rows(found.changes) >= self._most_rows or found.reach >= self._most_records:
                     await self._write(at)
                 return
@@ -76,8 +75,9 @@ class Gathering:
 
     async def write(self, topic: str, partition: int) -> None:
         """What is gathered of a partition. Nothing is left of it but for StoreUnavailable: then it can be written later."""
-        async with self._turns[topic, partition]:
-            await self._write((topic, partition))
+        at = Partition(topic, partition)
+        async with self._turns[at]:
+            await self._write(at)
 
     async def newest_step(self, topic: str, partition: int) -> Step:
         await self.write(topic, partition)
