@@ -91,10 +91,13 @@ class DecisionFolding:
         needed = 1 + max(ruling.place.offset for ruling in run.rulings)
         if self._counts(run.partition):
             needed = max(needed, _judged_to(run))
-        reached = (await self._sink.newest_step(*run.partition)).next_offset
-        if reached < needed:
+        newest = await self._sink.newest_step(*run.partition)
+        if newest.next_offset < needed:
             name = self._projection.full_name
-            raise NotYet(f"{name} is at {reached:,} of {run.partition}, and a decision needs {needed:,}")
+            raise NotYet(f"{name} is at {newest.next_offset:,} of {run.partition}, and a decision needs {needed:,}")
+        if newest.name is not None:
+            # What the step that came there has parked may be written down only, as yet.
+            await self._parking.settle(Place(*run.partition, newest.next_offset), newest)
 
     def _counts(self, partition: Partition) -> bool:
         return self._projection.counts_once and streams().topics[partition.topic].once_within is not None

@@ -41,6 +41,10 @@ class SeenIdsSource(Protocol):
         self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver
     ) -> SeenIds: ...
 
+    def passes_over(self, projection: str, partition: Partition) -> None: ...
+
+    def unfolded(self, projection: str, partition: Partition) -> None: ...
+
 
 class Judged(NamedTuple):
     """What reaches the fold, and the views that do not count."""
@@ -123,6 +127,8 @@ class Folding:
     async def _fold_events(self, batch: Batch) -> None:
         partition = batch.partition
         decided = set(self._decisions.decided(self._projection.name, partition, batch.from_offset, batch.next_offset))
+        if decided:
+            self._seen.passes_over(self._projection.full_name, partition)
         read = await thinking(len(batch.records), self._read, batch, decided)
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
@@ -254,7 +260,13 @@ class Folding:
             record = next(record for record in records if record.offset == offsets[0])
             refused = Parked(Place(*stretch.partition, offsets[0]), record, "refused-by-store", str(why))
             parked = sorted([*stretch.parked, refused], key=lambda one: one.place.offset)
+            if self._projection.counts_once:
+                # The view took its id when it was judged. Said before, as the answer to what parks it may be lost.
+                self._seen.unfolded(self._projection.full_name, stretch.partition)
             await self._apply(stretch._replace(judged=Judged([], []), parked=parked), records)
+            if self._projection.counts_once:
+                # What comes after was judged by the id.
+                raise CheckpointMoved(self._projection.full_name, Place(*stretch.partition, stretch.next_offset))
             return
         middle = offsets[len(offsets) // 2]
         await self._apply(stretch.between(stretch.from_offset, middle), records)

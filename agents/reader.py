@@ -175,7 +175,7 @@ class Reader:
             with timed(BATCH_SECONDS, self.projection.name):
                 await folding
         except CheckpointMoved as moved:
-            logger.info("the checkpoint was moved by another worker", projection=self.projection.name, why=str(moved))
+            logger.info("the checkpoint has moved, and is read again", projection=self.projection.name, why=str(moved))
             outcome, commands = "moved", self._handover.moved(batch)
         except StoreUnavailable as unavailable:
             self.standstills.unavailable(batch.partition, str(unavailable))

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from agents.decisions import HOME, DecisionsOfWorker
 from agents.handover import Partition
@@ -12,6 +13,7 @@ from agents.log_ends import LogEnds
 from agents.parked import Found
 from agents.parking import AWAITS_DECISION, WAITS_BEHIND
 from compose.log import EventLog
+from projections.sinks.postgres import reaching_postgres
 from schemas.events import Decision, RecordDiscarded, RecordRetried
 from schemas.log import Place
 
@@ -29,7 +31,8 @@ class Ruled(NamedTuple):
 
 
 class Ruling:
-    """Appends decisions. `checkpoints` tells how far each version, by its full name, has carried decisions out."""
+    """Appends decisions. `checkpoints` tells how far each version, by its full name, had carried decisions out before it was looked what
+    is parked."""
 
     def __init__(
         self, log: EventLog, ends: LogEnds, decisions: DecisionsOfWorker, checkpoints: Mapping[str, int]
@@ -43,7 +46,9 @@ class Ruling:
         self, word: Word, found: Iterable[Found], *, by: str, why: str | None, named: Collection[Place] = ()
     ) -> Ruled:
         """Decide about what is `found`. What only waits behind another record comes by itself: it is discarded only where it is `named`,
-        and never retried. Raises LogUnavailable, StoreUnavailable, KafkaError; asked again, it goes on with what is left.
+        and never retried; and not while a decision about another record of its partition is on its way, which may let it follow.
+
+        Raises LogUnavailable, StoreUnavailable, KafkaError; asked again, it goes on with what is left.
         """
         await self._decisions.refresh()
         wanted: dict[tuple[Place, str], set[str]] = defaultdict(set)
@@ -57,19 +62,40 @@ class Ruling:
                 wanted[one.place, one.reason].add(one.projection)
         partitions = {Partition(place.topic, place.partition) for place, _ in wanted}
         ends = await self._ends.ends(partitions)
-        events = [
-            decision(word, place, reason, projections, ends[Partition(*place[:2])], by, why)
-            for (place, reason), projections in sorted(wanted.items())
-        ]
-        for first in range(0, len(events), APPENDED_AT_ONCE):
-            await asyncio.gather(*map(self._log.append, events[first : first + APPENDED_AT_ONCE]))
+        patient, events = (
+            [
+                decision(word, place, reason, projections, ends[Partition(*place[:2])], by, why)
+                for (place, reason), projections in sorted(wanted.items())
+                if (reason == WAITS_BEHIND) is waits
+            ]
+            for waits in (True, False)
+        )
+        # What waits is decided about while it does: a decision about what it waits behind would let it follow.
+        for alike in (patient, events):
+            for first in range(0, len(alike), APPENDED_AT_ONCE):
+                await asyncio.gather(*map(self._log.append, alike[first : first + APPENDED_AT_ONCE]))
         return Ruled(len({place for place, _ in wanted}), len(on_their_way), len(waiting))
 
     def _is_on_its_way(self, one: Found) -> bool:
-        newest = self._decisions.newest(one.projection, one.place.id)
-        return one.is_taken or (
-            newest is not None and newest >= self._checkpoints.get(f"{one.projection}_v{one.version}", 0)
-        )
+        carried_out_to = self._checkpoints.get(f"{one.projection}_v{one.version}", 0)
+        if one.reason == WAITS_BEHIND:
+            about = self._decisions.newest_of(one.projection, Partition(*one.place[:2])).values()
+            newest = max((ruling.at for ruling in about), default=None)
+        else:
+            newest = self._decisions.newest(one.projection, one.place.id)
+        return one.is_taken or (newest is not None and newest >= carried_out_to)
+
+
+@asynccontextmanager
+async def alone(pool: Any) -> AsyncIterator[None]:
+    """As long as this lasts, nobody else decides: nobody appends a decision about what another has just decided. Raises
+    StoreUnavailable."""
+    with reaching_postgres():
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended(current_schema() || 'deciding', 0))"
+            )
+            yield
 
 
 def decision(

@@ -1,7 +1,7 @@
 """`faust -A agents parked`: records that could not be folded, and what is decided about them."""
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import click
 from faust.cli import AppCommand, argument, option
@@ -12,7 +12,7 @@ from agents.commands.tables import show as show_table
 from agents.decisions import Heard, decisions_of
 from agents.log_ends import open_log_ends
 from agents.parked import Found, Wanted, count_parked, find_parked, readable
-from agents.ruling import CARRIED_OUT, Ruled, Ruling, Word
+from agents.ruling import CARRIED_OUT, Ruled, Ruling, Word, alone
 from agents.stores import Stores
 from agents.worker import app
 from compose.log import LogUnavailable, open_log
@@ -77,10 +77,7 @@ async def parked(
     wanted = Wanted(projection, topic, reason, records, decided=decided or word == "show")
     async with operating() as stores:
         if word in ("retry", "discard"):
-            found = await find_parked(stores.pool, wanted)
-            click.echo(
-                words(word, await rule(stores, "retry" if word == "retry" else "discard", found, by, why, records))
-            )
+            click.echo(words(word, await rule(stores, "retry" if word == "retry" else "discard", wanted, by, why)))
             return
         found = await find_parked(stores.pool, wanted, limit)
         if word == "show":
@@ -91,25 +88,32 @@ async def parked(
             show_list(found, await count_parked(stores.pool, wanted))
 
 
-async def rule(
-    stores: Stores, word: Word, found: Sequence[Found], by: str, why: str | None, named: Sequence[Place]
-) -> Ruled:
+async def rule(stores: Stores, word: Word, wanted: Wanted, by: str, why: str | None) -> Ruled:
     """Append the decisions. What cannot be said, or appended, ends the command in words."""
-    versions = Versions(await read_versions(stores.pool))
-    checkpoints = {}
-    for version in (v for name in streams().projections for v in versions.known(name)):
-        if version.state != "retired":
-            offsets = await stores.checkpoints(version).next_offsets([CARRIED_OUT])
-            checkpoints[version.full_name] = offsets[CARRIED_OUT]
     try:
-        async with open_log(settings(), SOURCE) as log, open_log_ends(settings()) as ends:
-            ruling = Ruling(log, ends, decisions_of(settings(), streams()), checkpoints)
-            return await ruling.decide(word, found, by=by, why=why, named=named)
+        async with (
+            open_log(settings(), SOURCE) as log,
+            open_log_ends(settings()) as ends,
+            alone(stores.pool),
+        ):
+            ruling = Ruling(log, ends, decisions_of(settings(), streams()), await carried_out(stores))
+            found = await find_parked(stores.pool, wanted)
+            return await ruling.decide(word, found, by=by, why=why, named=wanted.places)
     except LogUnavailable as unavailable:
         raise SystemExit(f"Error: {unavailable}; asked again, it goes on with what is left") from None
     except ValidationError as error:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise SystemExit(f"Error: {said}") from None
+
+
+async def carried_out(stores: Stores) -> dict[str, int]:
+    """How far each version, by its full name, has carried decisions out."""
+    versions = Versions(await read_versions(stores.pool))
+    offsets = {}
+    for version in (v for name in streams().projections for v in versions.known(name)):
+        if version.state != "retired":
+            offsets[version.full_name] = (await stores.checkpoints(version).next_offsets([CARRIED_OUT]))[CARRIED_OUT]
+    return offsets
 
 
 def words(word: str, ruled: Ruled) -> str:

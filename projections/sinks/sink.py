@@ -43,10 +43,10 @@ class StoreUnavailable(Exception):
 
 
 class CheckpointMoved(Exception):
-    """Another worker has moved this checkpoint since it was read: the batch is dropped, the checkpoint read again."""
+    """This checkpoint is no longer where it was read: the batch is dropped, the checkpoint read again."""
 
     def __init__(self, projection: str, expected: Place) -> None:
-        super().__init__(f"{projection} is no longer at {expected}: another worker has moved it")
+        super().__init__(f"{projection} is no longer at {expected}")
 
 
 class ChangeRefused(Exception):

@@ -169,6 +169,39 @@ async def test_what_was_parked_is_folded_once_by_a_retry_though_the_worker_is_ki
     assert "0 records retried" in again
 
 
+async def test_a_view_that_one_store_alone_refused_takes_no_id_there_and_counts_once_everywhere(
+    settings: Settings, servers: Servers, worker: Worker, pool: Any
+) -> None:
+    await refuse(pool, "daily_v1", "video_id <> 'narrow'")
+    again = viewed("again", "narrow")
+    await append(settings, *written(again, viewed("between", "wide"), again))
+    # The raw views know of no trouble: there the second one is a duplicate.
+    raw = "select array_agg(view_id || ' ' || reason) from refused_views_v2"
+    await until(lambda: is_so(parked_reasons(pool, "statistics"), {"refused-by-store": 2}))
+    await until(lambda: is_so(pool.fetchval(raw), ["again duplicate"]))
+    await mend(pool, "daily_v1")
+    await command(settings, servers, "parked", "retry", "--all")
+    await until(lambda: is_so(parked_reasons(pool, "statistics"), {}))
+    assert [await views_of(pool, film) for film in ("narrow", "wide")] == [1, 1]
+
+
+async def test_a_record_and_one_that_waits_behind_it_are_discarded_by_one_command(
+    settings: Settings, servers: Servers, worker: Worker, pool: Any
+) -> None:
+    await refuse(pool, "videos_v1", "title <> 'Narrow'")
+    first, second, _ = await append(
+        settings, *written(announced("film", "Narrow"), announced("film", "Broad"), uploaded("film"))
+    )
+    await until(lambda: is_so(parked_reasons(pool, "catalogue"), {"refused-by-store": 1, "waits-behind": 2}))
+    home = partition_of(b"film", streams().topics["videos"].partitions)
+    both = [f"videos:{home}:{offset}" for offset in (first, second)]
+    said = await command(settings, servers, "parked", "discard", *both, "--why", "neither is a film")
+    assert "2 records discarded" in said
+    await until(lambda: is_so(parked_reasons(pool, "catalogue"), {}))
+    row = await pool.fetchrow("select title, size from videos_v1 where video_id = 'film'")
+    assert (row["title"], row["size"] is not None) == (None, True)
+
+
 async def test_a_films_events_wait_behind_the_parked_one_and_follow_it_in_order(
     settings: Settings, servers: Servers, worker: Worker, pool: Any
 ) -> None:

@@ -19,14 +19,15 @@ from agents.limits import Halted
 from agents.parking import WAITS_BEHIND, NotYet
 from agents.seen import SeenIdsOfWorker
 from projections.catalogue import catalogue
-from projections.changes import Change
+from projections.changes import Change, singly
+from projections.leaderboard import leaderboard
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
-from projections.sinks.sink import CheckpointMoved, LogIdentity
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity
 from projections.statistics import statistics
 from schemas.envelope import decode, encode
 from schemas.events import Event, RecordDiscarded, RecordRetried
-from schemas.log import Place
+from schemas.log import Place, moment_of
 from schemas.streams import streams
 from tests.given import EVENING, announced, deleted, failed, progressed, rows_after, transcoded, uploaded, viewed
 from tests.logs import PartitionInMemory
@@ -44,12 +45,13 @@ class Dies(BaseException):
 
 
 class FrailSink(MemorySink):
-    """Now and then whoever applies dies, before or after. It outlives them."""
+    """Now and then whoever applies dies, before or after. It outlives them. It may take nothing of a film for a while."""
 
     def __init__(self, projection: Projection, chance: random.Random) -> None:
         super().__init__(projection)
         self.chance = chance
         self.frailty = 0.0
+        self.refused_film = ""
 
     def steps_at(self, partition: Partition) -> int:
         found = self._checkpoints.get(partition)
@@ -57,6 +59,8 @@ class FrailSink(MemorySink):
 
     async def apply(self, changes: Sequence[Change], **more: Any) -> None:
         await self._perhaps_die()
+        if self.refused_film and self.refused_film in str(list(singly(changes))):
+            raise ChangeRefused(self._projection.name, changes, "the column is too narrow")
         await super().apply(changes, **more)
         await self._perhaps_die()
 
@@ -76,7 +80,6 @@ class World:
         self.projection, self.chance = projection, chance
         self.home = Partition(topic, 0)
         self.log: dict[Partition, list[Kept]] = {self.home: [], DECISIONS_HOME: []}
-        self.now = EVENING
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -84,25 +87,26 @@ class World:
         self.sink, self.lot = FrailSink(self.projection, self.chance), Lot()
 
     def append(self, event: Event, *, value: bytes | None = None) -> Place:
-        self.now += timedelta(minutes=self.chance.randint(0, 90))
+        newest = max((moment_of(records[-1].timestamp) for records in self.log.values() if records), default=EVENING)
+        now = newest + timedelta(minutes=self.chance.randint(0, 90))
         at = DECISIONS_HOME if event.topic == "decisions" else self.home
         message = encode(event, event_id="e", source="/tests")
         if value is not None:
             message = message._replace(value=value)
         offset = self.log[at][-1].offset + self.chance.choice((1, 1, 1, 2)) if self.log[at] else 0
-        stamp = round(self.now.timestamp() * 1_000)
+        stamp = round(now.timestamp() * 1_000)
         self.log[at].append(kept(message, partition=0, offset=offset, timestamp=stamp))
         return Place(*at, offset)
 
     def end(self, at: Partition) -> int:
         return self.log[at][-1].offset + 1 if self.log[at] else 0
 
-    def worker(self, *, is_bad: bool = False) -> "Worker":
-        return Worker(self, {self.home.topic: BAD if is_bad else 1, "decisions": 1})
+    def worker(self, *, is_bad: bool = False, beside: "Worker | None" = None) -> "Worker":
+        return Worker(self, {self.home.topic: BAD if is_bad else 1, "decisions": 1}, beside)
 
     async def fold_all(self, at: Sequence[Partition]) -> None:
-        """To the end, by workers that do not die."""
-        self.sink.frailty = 0.0
+        """To the end, by workers that do not die, into a store that takes everything."""
+        self.sink.frailty, self.sink.refused_film = 0.0, ""
         for one in at:
             newest = await self.sink.newest_step(*one)
             await self.lot.settle(Place(*one, newest.next_offset), newest)
@@ -115,14 +119,16 @@ class World:
         raise AssertionError("the decisions are never reached")
 
     def is_on_its_way(self, place: Place) -> bool:
-        """Whether a decision about it is in the log and not carried out: the command does not append another."""
+        """Whether a decision about it, or one that may let it follow where it waits, is in the log and not carried out: the command does
+        not append another."""
+        may_follow = self.lot.rows[place].reason == WAITS_BEHIND
         if any(row.place == place for step in self.lot.steps.values() for row in step.rows):
             return True
         checkpoint = self.sink.steps_at(DECISIONS_HOME)
         decisions = (
             event_of(record, DECISIONS_HOME) for record in self.log[DECISIONS_HOME] if record.offset >= checkpoint
         )
-        return any(decision.record == place.id for decision in decisions)
+        return any(may_follow or decision.record == place.id for decision in decisions)
 
     @property
     def undecided(self) -> list[Place]:
@@ -130,18 +136,18 @@ class World:
 
 
 class Worker:
-    """One process, with what it remembers."""
+    """One process, with what it remembers; the seen ids are those of `beside`, who folds another projection in it, if given."""
 
-    def __init__(self, world: World, partitions: dict[str, int]) -> None:
+    def __init__(self, world: World, partitions: dict[str, int], beside: "Worker | None" = None) -> None:
         self.world = world
 
         @asynccontextmanager
         async def open_log(partition: Partition) -> Any:
             yield PartitionInMemory(partition, world.log[partition])
 
-        seen = SeenIdsOfWorker({"views": WITHIN}, partitions, open_log)  # type: ignore[arg-type]
+        self.seen = beside.seen if beside else SeenIdsOfWorker({"views": WITHIN}, partitions, open_log)  # type: ignore[arg-type]
         decisions = DecisionsOfWorker(open_log, partitions)  # type: ignore[arg-type]
-        self.folding = Folding(world.projection, world.sink, world.lot, seen, partitions, decisions)  # type: ignore[arg-type]
+        self.folding = Folding(world.projection, world.sink, world.lot, self.seen, partitions, decisions)  # type: ignore[arg-type]
         self.epochs: Counter[Partition] = Counter()
 
     async def step(self, at: Partition) -> None:
@@ -161,7 +167,7 @@ class Worker:
 
 
 def some_life(world: World) -> None:
-    """Events, some of them poison for ever, and decisions about what is parked just now."""
+    """Events, some of them poison for ever, and decisions."""
     chance = world.chance
     for _ in range(chance.randint(1, 6)):
         if world.home.topic == "views":
@@ -174,6 +180,12 @@ def some_life(world: World) -> None:
                  transcoded(film, claim=number + 1), failed(film, f"No {number}", claim=number + 1), deleted(film))
             )  # fmt: skip
         world.append(event, value=b"no json" if chance.random() < 0.15 else None)
+    decide_some(world)
+
+
+def decide_some(world: World) -> None:
+    """Decisions about what is parked just now."""
+    chance = world.chance
     for place in world.undecided:
         if chance.random() < 0.3 and not world.is_on_its_way(place):
             decide(world, place, discard=chance.random() < 0.4)
@@ -262,6 +274,49 @@ async def test_a_log_folded_anew_ends_where_live_did(projection: Projection, top
     # What had only waited may be folded at its place this time.
     again = {row.place: row.outcome for row in world.lot.parked}
     assert {place: again.get(place, FOLDED) for place in outcomes} == outcomes
+
+
+@pytest.mark.parametrize("seed", range(COURSES))
+async def test_views_count_by_the_rule_in_each_of_two_projections_that_share_seen_ids_whatever_one_store_refused(
+    seed: int,
+) -> None:
+    chance = random.Random(seed)
+    worlds = [World(statistics, "views", chance), World(leaderboard, "views", chance)]
+    worlds[1].log = worlds[0].log
+    for _ in range(chance.randint(3, 12)):
+        some_life(worlds[0])
+        decide_some(worlds[1])
+        for world in worlds:
+            world.sink.frailty = chance.choice((0.0, 0.1, 0.3))
+            world.sink.refused_film = chance.choice(("", "", "heat", "ran"))
+        await side_by_side(worlds, is_bad=chance.random() < worlds[0].bad_share, steps=6)
+    for world in worlds:
+        await settle(world)
+    assert [shown(world) for world in worlds] == [what_counts(world) for world in worlds]
+    for world in worlds:
+        world.start_anew()
+    await side_by_side(worlds, is_bad=False, steps=20)
+    for world in worlds:
+        await world.fold_all(list(world.log))
+    assert [shown(world) for world in worlds] == [what_counts(world) for world in worlds]
+
+
+async def side_by_side(worlds: Sequence[World], *, is_bad: bool, steps: int) -> None:
+    """One process folds a projection of each world, and may die at each partition."""
+    first = worlds[0].worker(is_bad=is_bad)
+    workers = [first, *(world.worker(is_bad=is_bad, beside=first) for world in worlds[1:])]
+    chance = worlds[0].chance
+    works = [work(worker, at, chance.randint(1, steps)) for worker in workers for at in worker.world.log]
+    chance.shuffle(works)
+    await asyncio.gather(*works)
+
+
+def shown(world: World) -> Counter[str]:
+    """How often each film counts, as its projection has it."""
+    counted: Counter[str] = Counter()
+    for row in world.sink.rows("daily" if world.projection is statistics else "views"):
+        counted[row["video_id"]] += row["views"]
+    return counted
 
 
 def event_of(record: Kept, at: Partition) -> Any:
