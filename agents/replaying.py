@@ -24,6 +24,8 @@ from schemas.log import EPOCH, MILLISECOND, Place
 from schemas.records import Record
 from schemas.streams import Streams
 
+LOOKED_AT_ONCE = 200  # records, for one that was appended here first
+
 
 class Span(NamedTuple):
     """A stretch of one partition: [from_offset, to_offset)."""
@@ -77,12 +79,14 @@ class Replay:
         # What was copied here from an older topic was recorded before it was appended.
         end = await log.end()
         async for records in log.read(to_offset, end):
-            read = read_records(records, log.partition, self._partitions[log.partition.topic])
-            appended_at_ms = {record.offset: record.timestamp for record in records}
-            places = [item.recorded for item in read.decoded]
-            own = [r.place.offset for r in places if r.recorded_at_ms >= appended_at_ms[r.place.offset]]
-            if own:
-                return Span(from_offset, own[0])
+            # A few at a time: the first one is hardly ever a copy.
+            for first in range(0, len(records), LOOKED_AT_ONCE):
+                some = records[first : first + LOOKED_AT_ONCE]
+                appended_at_ms = {record.offset: record.timestamp for record in some}
+                places = [item.recorded for item in self._read(some, log.partition).decoded]
+                own = (r.place.offset for r in places if r.recorded_at_ms >= appended_at_ms[r.place.offset])
+                if (found := next(own, None)) is not None:
+                    return Span(from_offset, found)
         return Span(from_offset, end)
 
     async def fold(

@@ -10,37 +10,36 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from itertools import count
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-import aiohttp
 import psutil
 
+from agents.log_ends import open_log_ends
 from agents.rebuilding import Rebuilding
 from agents.registry import register_declared
 from agents.stores import partitions_of
 from benchmarks.films import announce
 from benchmarks.folding import fold
 from benchmarks.system import System
+from benchmarks.traffic import A_SECOND, LIVE, traffic
 from benchmarks.views import append_views, records_of
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.versions import declared
 from schemas.streams import streams
 from tests.servers import Servers
+from tests.working import until
 
 VIEWS, FEWER = 5_000_000, 500_000
 OVER = timedelta(days=30)
 WORKERS = 2
-A_SECOND = 20  # writes, and as many reads
 QUIET_SECONDS = 20.0
 PAIRS = 3
 LOOK_SECONDS = 0.25
 PEAK = re.compile(r"VmHWM:\s+(\d+) kB")
 COMPARED = 1_000  # films
-VACUUM_SECONDS = 300.0
-LIVE = 100  # films that are watched meanwhile
+VACUUM_SECONDS = WARM_UP_SECONDS = 300.0
 
 
 class Rebuilt(NamedTuple):
@@ -61,24 +60,14 @@ class Round(NamedTuple):
     failed: Sequence[str]
 
 
-class Traffic:
-    """Views that are posted and boards that are asked for, at a rate; how long each answer took, and which failed."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.failed: list[str] = []
-
-    def p99_ms(self) -> float:
-        return statistics.quantiles(self.seconds, n=100)[98] * 1_000
-
-
 async def compare_rebuild(small: System, system: System, servers: Servers) -> str:
     """Sentences: the pace beside a fold in memory in as many processes, the reads, the memory."""
     fewer = await _rebuild(small, FEWER, await append_views(small, FEWER, over=OVER, copied=True))
     expected = await append_views(system, VIEWS, over=OVER, copied=True)
     await _catch_up(system)
     await asyncio.to_thread(servers.need, {"gateway", "worker"})
-    await announce(system.settings, [f"live-{number}" for number in range(LIVE)])
+    await announce(system.settings, LIVE)
+    await _warm_up(system)
     rounds = [await _round(system, expected) for _ in range(PAIRS)]
     ours, theirs = (statistics.median(figures) for figures in zip(*(one.per_second for one in rounds), strict=True))
     live, replay, quiet = (statistics.median(figures) for figures in zip(*(one.p99_ms for one in rounds), strict=True))
@@ -95,15 +84,15 @@ async def compare_rebuild(small: System, system: System, servers: Servers) -> st
 
 
 async def _round(system: System, expected: Counter[str]) -> Round:
-    async with _traffic(system) as quiet:
+    async with traffic(str(system.settings.gateway_url)) as quiet:
         await asyncio.sleep(QUIET_SECONDS)
-    async with _traffic(system) as live:
+    async with traffic(str(system.settings.gateway_url)) as live:
         rebuilt = await _rebuild(system, VIEWS, expected)
-    async with _traffic(system) as meanwhile:
+    async with traffic(str(system.settings.gateway_url)) as meanwhile:
         in_memory = await _in_memory(system)
     of_each = live, meanwhile, quiet
-    failed = [why for traffic in of_each for why in traffic.failed]
-    p99_ms = [traffic.p99_ms() for traffic in of_each]
+    failed = [why for one in of_each for why in one.failed]
+    p99_ms = [statistics.quantiles(one.seconds, n=100)[98] * 1_000 for one in of_each]
     return Round(rebuilt, (rebuilt.per_second, in_memory), p99_ms, len(live.seconds), failed)
 
 
@@ -126,7 +115,7 @@ async def _rebuild(system: System, views: int, expected: Counter[str]) -> Rebuil
 
 @asynccontextmanager
 async def _peak() -> AsyncIterator[list[int]]:
-    """The most memory that each of our child processes had, added up, in bytes.
+    """The most memory that each process of a rebuild had, added up, in bytes.
 
     Linux keeps it (VmHWM), what processes share counted for each. To add up their shares by looking at their pages, often enough not to
     miss the most, took a seventh of a core, and those who waited for an answer waited for that.
@@ -149,49 +138,11 @@ async def _peak() -> AsyncIterator[list[int]]:
 
 def _peaks() -> Iterator[tuple[int, int]]:
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(OSError):
-            if found := PEAK.search(Path(f"/proc/{child.pid}/status").read_text()):
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):
+            if "agents.refolding" in child.cmdline() and (
+                found := PEAK.search(Path(f"/proc/{child.pid}/status").read_text())
+            ):
                 yield child.pid, int(found[1]) * 1_024
-
-
-@asynccontextmanager
-async def _traffic(system: System) -> AsyncIterator[Traffic]:
-    """Each request begins at its moment, whether the earlier ones have ended or not."""
-    traffic = Traffic()
-    async with (
-        aiohttp.ClientSession(str(system.settings.gateway_url), raise_for_status=True) as http,
-        asyncio.TaskGroup() as requests,
-    ):
-
-        async def write(number: int) -> None:
-            async with http.post(f"/api/videos/live-{number % LIVE}/views", json={}) as answer:
-                await answer.read()
-
-        async def read(number: int) -> None:
-            timeframe = ("all_time", "month", "day")[number % 3]
-            began = time.monotonic()
-            async with http.get(f"/api/analytics/top?k=10&timeframe={timeframe}") as answer:
-                if len((await answer.json())["items"]) < 10:
-                    traffic.failed.append("a partial board")
-            traffic.seconds.append(time.monotonic() - began)
-
-        async def one(number: int) -> None:
-            try:
-                await asyncio.gather(write(number), read(number))
-            except aiohttp.ClientError as error:
-                traffic.failed.append(str(error) or type(error).__name__)
-
-        async def go_on() -> None:
-            began = time.monotonic()
-            for number in count():
-                await asyncio.sleep(max(0.0, began + number / A_SECOND - time.monotonic()))
-                requests.create_task(one(number))
-
-        going = asyncio.create_task(go_on())
-        try:
-            yield traffic
-        finally:
-            going.cancel()
 
 
 async def _catch_up(system: System) -> None:
@@ -200,8 +151,23 @@ async def _catch_up(system: System) -> None:
     for name in streams().projections:
         if any(partition.topic == "views" for partition in partitions_of(name)):
             await fold(system, declared(name), "views", processes=WORKERS)
-    # What Postgres would else do by itself after so many rows, in the midst of what is measured.
+    # What its worker would do within a minute, and Postgres by itself after so many rows, in the midst of what is measured.
+    await system.stores.sink(declared("leaderboard")).tick(datetime.now(UTC) + timedelta(minutes=1))
     await system.stores.pool.execute("vacuum (analyze)", timeout=VACUUM_SECONDS)
+
+
+async def _warm_up(system: System) -> None:
+    """The first view of each partition has the worker read again what was appended in the last six hours: here, all there is."""
+    async with traffic(str(system.settings.gateway_url)):
+        await asyncio.sleep(QUIET_SECONDS)
+
+    async def has_folded_all() -> bool:
+        async with open_log_ends(system.settings) as log:
+            ends = await log.ends(partitions_of("leaderboard"))
+        folded = await system.stores.checkpoints(declared("leaderboard")).next_offsets(ends)
+        return all(folded[partition] >= end for partition, end in ends.items())
+
+    await until(has_folded_all, seconds=WARM_UP_SECONDS)
 
 
 async def _in_memory(system: System) -> float:

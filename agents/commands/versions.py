@@ -3,9 +3,9 @@
 import click
 from faust.cli import AppCommand
 
-from agents.commands.operating import name, name_or_all, names_of, operating, version
+from agents.commands.operating import EVERY, name, name_or_all, names_of, operating, version
 from agents.commands.tables import show
-from agents.registry import Registry, Row
+from agents.registry import NotNow, Registry, Row
 from agents.switching import Switched, Switching
 from agents.worker import app
 from projections.rule import Rule
@@ -66,9 +66,19 @@ def _tell(switched: Switched) -> None:
     )
 
 
-@app.command(name, version)
+@app.command(name_or_all, version)
 async def retire(self: AppCommand, name: str, number: int | None) -> None:
-    """Drop a version that does not answer, once nobody can be reading it; one that is being built is given up."""
+    """Drop a version that does not answer, once nobody can be reading it; one that is being built is given up.
+
+    Of all projections each that has one; of the others it is said why not.
+    """
     async with operating() as stores:
-        version = await Switching(stores).retire(name, number)
-    click.echo(f"{name} version {version.number} is dropped")
+        for each in names_of(name):
+            try:
+                version = await Switching(stores).retire(each, number)
+            except NotNow as why:
+                if name != EVERY:
+                    raise
+                click.echo(why)
+            else:
+                click.echo(f"{each} version {version.number} is dropped")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha1
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 from redis.asyncio import Redis
@@ -41,24 +41,68 @@ class Bucket(NamedTuple):
     packed: str
 
 
+class Numbered:
+    """The films that have a number in `keys`: their `ids` in its order, and the number of each."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self.ids: list[str] = []
+        self.numbers: dict[str, int] = {}
+        self._epoch: bytes | None = None
+        self._redis = redis
+        self._keys = keys
+
+    async def learn(self) -> None:
+        """What has come to the list, which only grows. Where the state is another by now, it is read anew."""
+        while True:
+            known = max(0, len(self.ids) - 1)
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hget(self._keys.state, "epoch")
+                pipeline.lrange(self._keys.numbered, known, known + READ_AT_ONCE - 1)
+                epoch, found = await pipeline.execute()
+            ids = [video_id.decode() for video_id in found]
+            if epoch != self._epoch or (self.ids and ids[:1] != self.ids[-1:]):
+                is_from_the_start = not self.ids
+                self.ids, self.numbers, self._epoch = [], {}, epoch
+                if not is_from_the_start:
+                    continue
+            fresh = ids[1:] if self.ids else ids
+            self.numbers |= zip(fresh, range(len(self.ids), len(self.ids) + len(fresh)), strict=True)
+            self.ids += fresh
+            if len(ids) < READ_AT_ONCE:
+                return
+
+    async def give(self, video_ids: Iterable[str]) -> bool:
+        """Give a number to those that have none; False when another worker gives some just now."""
+        await self.learn()
+        fresh = [video_id for video_id in video_ids if video_id not in self.numbers]
+        for first in range(0, len(fresh), READ_AT_ONCE):
+            some = fresh[first : first + READ_AT_ONCE]
+            if not await NUMBER.run(self._redis, [self._keys.state, self._keys.numbered], [len(self.ids), *some]):
+                return False
+            await self.learn()
+        return True
+
+
 def bucket_of(keys: Keys, span: Span, number: int) -> Bucket:
     """The keys of the bucket with this number."""
     return Bucket(keys.bucket(span.name, number), keys.frozen(span.name, number), keys.packed(span.name, number))
 
 
-async def read_still(redis: Redis, keys: Keys, bucket: Bucket) -> Films:
+async def read_still(redis: Redis, bucket: Bucket, numbered: Numbered) -> Films:
     """What of a bucket is frozen and packed, ordered by id. Meaningful only if nobody packs the bucket or forgets it meanwhile."""
     packed = await redis.get(bucket.packed)
     assert not isinstance(packed, str)
-    # After the value: the list only grows.
-    numbered = await _numbered(redis, keys) if packed else []
+    if packed:
+        # After the value, which has no number that came later.
+        await numbered.learn()
     # A scan may return a field twice; `frozen` does not change, so twice is the same.
     frozen = {video_id: int(views) async for video_id, views in redis.hscan_iter(bucket.frozen, count=READ_AT_ONCE)}
-    return await asyncio.to_thread(_merged, packed, numbered, frozen)
+    return await asyncio.to_thread(_merged, packed, numbered.ids, frozen)
 
 
 async def pack_closed(redis: Redis, keys: Keys, now_ms: int, worth_packing: int) -> None:
     """Pack what was frozen, and each closed bucket that is large enough beside what of it is packed already."""
+    numbered = Numbered(redis, keys)
     for span in SPANS:
         open_from = (now_ms // MINUTE_MS - PACK_AFTER_MINUTES) // span.minutes
         numbers = [number for number in map(int, await redis.hkeys(keys.buckets(span.name))) if number < open_from]
@@ -71,10 +115,10 @@ async def pack_closed(redis: Redis, keys: Keys, now_ms: int, worth_packing: int)
             found = iter(await pipeline.execute())
         for number, films, frozen, packed_bytes in zip(numbers, found, found, found, strict=True):
             if frozen or (films >= worth_packing and films * FILM_BYTES * 2 >= packed_bytes):
-                await pack(redis, keys, span, number)
+                await pack(redis, keys, span, number, numbered)
 
 
-async def pack(redis: Redis, keys: Keys, span: Span, number: int) -> None:
+async def pack(redis: Redis, keys: Keys, span: Span, number: int, numbered: Numbered) -> None:
     """Freeze the bucket and put all that is frozen into the packed value; nothing is done while it leaves a window."""
     bucket = bucket_of(keys, span, number)
     windows = [window.name for window in span.windows]
@@ -82,36 +126,13 @@ async def pack(redis: Redis, keys: Keys, span: Span, number: int) -> None:
         return
     before = await redis.get(bucket.packed) or b""
     assert not isinstance(before, str)
-    films = await read_still(redis, keys, bucket)
-    numbers = await _numbers(redis, keys, [video_id for video_id, _ in films])
-    if numbers is None:
+    films = await read_still(redis, bucket, numbered)
+    if not await numbered.give(video_id for video_id, _ in films):
         return
-    value = await asyncio.to_thread(compressed, films, numbers)
+    value = await asyncio.to_thread(compressed, films, numbered.numbers)
     # Nothing comes of it when another worker has packed meanwhile, or a window began to let the bucket go.
     digest = sha1(before, usedforsecurity=False).hexdigest()
     await PACK.run(redis, [keys.state, *bucket], [number, digest, value, *windows])
-
-
-async def _numbered(redis: Redis, keys: Keys) -> list[str]:
-    """The ids of the films that have a number, by their numbers."""
-    found: list[str] = []
-    while True:
-        some: list[Any] = await redis.lrange(keys.numbered, len(found), len(found) + READ_AT_ONCE - 1)
-        found += (video_id.decode() for video_id in some)
-        if len(some) < READ_AT_ONCE:
-            return found
-
-
-async def _numbers(redis: Redis, keys: Keys, video_ids: Iterable[str]) -> dict[str, int] | None:
-    """Every film's number, given to those that have none; None when another worker gives some just now."""
-    numbers = {video_id: number for number, video_id in enumerate(await _numbered(redis, keys))}
-    fresh = [video_id for video_id in video_ids if video_id not in numbers]
-    for first in range(0, len(fresh), READ_AT_ONCE):
-        some = fresh[first : first + READ_AT_ONCE]
-        if not await NUMBER.run(redis, [keys.state, keys.numbered], [len(numbers), *some]):
-            return None
-        numbers |= {video_id: len(numbers) + number for number, video_id in enumerate(some)}
-    return numbers
 
 
 def unpacked(packed: bytes, numbered: Sequence[str]) -> dict[str, int]:

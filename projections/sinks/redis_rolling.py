@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
-from projections.sinks.redis_packing import bucket_of, pack, pack_closed, read_still
+from projections.sinks.redis_packing import Numbered, bucket_of, pack, pack_closed, read_still
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import SPANS, Rolling, Span
 from projections.sinks.sink import StoreUnavailable
@@ -56,6 +56,7 @@ class _Leaving:
         self._span = span
         self._window = window
         self._slice_films = slice_films
+        self._numbered = Numbered(redis, keys)
         self._shorter = [other.name for other in takewhile(lambda other: other != window, span.windows)]
 
     async def until(self, target: int) -> None:
@@ -81,13 +82,13 @@ class _Leaving:
         live, frozen, _ = bucket_of(self._keys, self._span, number)
         arguments = [self._window.name, edge, number, "past" if held else "to", *self._shorter]
         if await LEAVE.run(self._redis, [self._keys.state, index, live, frozen], arguments) == PACK_FIRST:
-            await pack(self._redis, self._keys, self._span, number)
+            await pack(self._redis, self._keys, self._span, number, self._numbered)
 
     async def _drain(self, cursor: str) -> None:
         """Take the bucket out of the window, slice by slice, from wherever this or another worker has come to."""
         number, total, _ = map(int, cursor.split())
         bucket = bucket_of(self._keys, self._span, number)
-        films = await read_still(self._redis, self._keys, bucket)
+        films = await read_still(self._redis, bucket, self._numbered)
         # What was read is what leaves only if the bucket is still leaving now that all of it has been read.
         left = await self._cursor()
         if left and left.startswith(f"{number} {total} ") and sum(views for _, views in films) != total:

@@ -28,7 +28,7 @@ from projections.queries.versions import Version, Versions
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits
-from projections.sinks.redis_packing import pack, unpacked
+from projections.sinks.redis_packing import Numbered, pack, unpacked
 from projections.sinks.redis_windows import SPANS
 from projections.sinks.sink import CheckpointMoved, LogIdentity, StoreUnavailable
 from schemas.log import Place
@@ -253,11 +253,28 @@ async def test_a_late_view_does_not_leave_a_window_that_it_never_entered(world: 
     world.model.now = world.clock = START + timedelta(hours=24)
     await folded(world, ("film-1", 24 * 60), ("film-9", 24 * 60))
     for _ in range(2):  # the first would pack what leaves, the second the late views
-        await pack(world.redis, world.keys, hours, hour)
+        await pack(world.redis, world.keys, hours, hour, Numbered(world.redis, world.keys))
     await world.do(Tick(0))
     assert await world.windows() == world.model.windows()
     await world.do(Tick(8 * 24 * 60))
     assert await world.windows() == world.model.windows()
+
+
+async def test_the_numbers_of_films_are_learnt_again_where_the_list_is_another_one(world: World) -> None:
+    numbered = Numbered(world.redis, world.keys)
+    await world.redis.rpush(world.keys.numbered, *(f"film-{number}" for number in range(1_200)))
+    await numbered.learn()
+    await world.redis.rpush(world.keys.numbered, "film-1200", "film-1201")
+    await numbered.learn()
+    assert numbered.ids == [f"film-{number}" for number in range(1_202)]
+    await world.redis.delete(world.keys.numbered)
+    await world.redis.rpush(world.keys.numbered, *(f"film-{number}" for number in range(1_300, 0, -1)))
+    await numbered.learn()
+    assert numbered.ids == [f"film-{number}" for number in range(1_300, 0, -1)]
+    assert numbered.numbers == {video_id: number for number, video_id in enumerate(numbered.ids)}
+    await world.redis.delete(world.keys.numbered)
+    await numbered.learn()
+    assert (numbered.ids, numbered.numbers) == ([], {})
 
 
 async def test_what_a_release_without_numbers_packed_goes_on(world: World) -> None:
@@ -282,7 +299,8 @@ async def test_workers_that_pack_side_by_side_number_each_film_once(world: World
     before = await contents(world)
     numbers = [int(number) for number in await world.redis.hkeys(world.keys.buckets("hour"))]
     for _ in numbers:  # who comes between two others packs the next time
-        await asyncio.gather(*(pack(world.redis, world.keys, hours, number) for number in numbers))
+        each = (pack(world.redis, world.keys, hours, number, Numbered(world.redis, world.keys)) for number in numbers)
+        await asyncio.gather(*each)
     assert all([await world.redis.exists(world.keys.packed("hour", number)) for number in numbers])
     assert sorted(await world.redis.lrange(world.keys.numbered, 0, -1)) == sorted(b"film-%d" % i for i in range(13))
     assert await contents(world) == before

@@ -70,7 +70,7 @@ async def test_a_rebuilt_version_takes_the_place_of_the_other_and_gives_it_back(
 
 
 async def test_only_what_does_not_answer_is_dropped_and_then_there_is_nothing_to_go_back_to(
-    settings: Settings, stores: Stores
+    settings: Settings, servers: Servers, stores: Stores
 ) -> None:
     await produce(settings, [viewed(f"view-{i}", "film") for i in range(50)])
     switching = Switching(stores)
@@ -80,7 +80,9 @@ async def test_only_what_does_not_answer_is_dropped_and_then_there_is_nothing_to
     await switching.switch("statistics")
     with pytest.raises(NotNow, match=f"version {NEW} answers"):
         await switching.retire("statistics", NEW)
-    await switching.retire("statistics")
+    said = await command(settings, servers, "retire", "all")
+    assert f"statistics version {OLD} is dropped" in said
+    assert "leaderboard has no version but the one that answers" in said
     assert await stores.pool.fetchval("select to_regclass($1)", f"daily_v{OLD}") is None
     assert not await stores.pool.fetchval("select count(*) from checkpoints where version = $1", OLD)
     with pytest.raises(NotNow, match="nothing to go back to"):
