@@ -89,7 +89,7 @@ class DecisionFolding:
         if run.partition is None:
             return
         needed = 1 + max(ruling.place.offset for ruling in run.rulings)
-        if self._counts(run.partition):
+        if judges(self._projection, run.partition):
             needed = max(needed, _judged_to(run))
         newest = await self._sink.newest_step(*run.partition)
         if newest.next_offset < needed:
@@ -98,9 +98,6 @@ class DecisionFolding:
         if newest.name is not None:
             # What the step that came there has parked may be written down only, as yet.
             await self._parking.settle(Place(*run.partition, newest.next_offset), newest)
-
-    def _counts(self, partition: Partition) -> bool:
-        return self._projection.counts_once and streams().topics[partition.topic].once_within is not None
 
     async def _carry_out(self, run: Run, refused: Mapping[Place, str]) -> None:
         """`refused` are the records that the store was found to refuse."""
@@ -170,7 +167,7 @@ class DecisionFolding:
         """Of the views among the records to be retried: where else their ids lie."""
         assert run.partition is not None
         within = streams().topics[run.partition.topic].once_within
-        if not self._counts(run.partition) or within is None:
+        if not judges(self._projection, run.partition) or within is None:
             return {}
         async with self._parking.turn(run.partition, run.moves) as turn:
             rows = await self._whole(await turn.at(wanted))
@@ -196,6 +193,11 @@ class DecisionFolding:
         if not counted:
             raise why
         await self._carry_out(run, {**refused, counted[-1].recorded.place: str(why)})
+
+
+def judges(projection: Projection, partition: Partition) -> bool:
+    """Whether what lies there reaches the projection only if it counts."""
+    return projection.counts_once and streams().topics[partition.topic].once_within is not None
 
 
 def _judged_to(run: Run) -> int:

@@ -7,7 +7,7 @@ import structlog
 
 from agents.aside import LONG, aside, is_nothing_aside, thinking
 from agents.deciding import waiting
-from agents.decision_folding import DecisionFolding
+from agents.decision_folding import DecisionFolding, judges
 from agents.decisions import DecisionsSource
 from agents.handover import Batch, Partition
 from agents.limits import halting
@@ -41,9 +41,7 @@ class SeenIdsSource(Protocol):
         self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver
     ) -> SeenIds: ...
 
-    def passes_over(self, projection: str, partition: Partition) -> None: ...
-
-    def unfolded(self, projection: str, partition: Partition) -> None: ...
+    def look_again(self, projection: str, partition: Partition) -> None: ...
 
 
 class Judged(NamedTuple):
@@ -106,7 +104,7 @@ class Folding:
     async def fold(self, batch: Batch) -> None:
         """Decode, judge, fold and apply `batch`.
 
-        Raises CheckpointMoved or StoreUnavailable, with the batch not applied; NotYet or Halted, perhaps with its beginning applied.
+        Raises StoreUnavailable, with the batch not applied; CheckpointMoved, NotYet or Halted, perhaps with its beginning applied.
         """
         try:
             await self._settle(batch)
@@ -128,7 +126,7 @@ class Folding:
         partition = batch.partition
         decided = set(self._decisions.decided(self._projection.name, partition, batch.from_offset, batch.next_offset))
         if decided:
-            self._seen.passes_over(self._projection.full_name, partition)
+            self._seen.look_again(self._projection.full_name, partition)
         read = await thinking(len(batch.records), self._read, batch, decided)
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
@@ -151,6 +149,8 @@ class Folding:
             await self._parking.forget(partition, behind)
         await self._parking.settle(at, newest)
         await self._decisions.refresh()
+        # Whoever had it before may have parked what a window of ours has judged.
+        self._seen.look_again(self._projection.full_name, partition)
         self._holds_back[partition] = self._is_ordered(partition) and await self._parking.holds_back(partition)
         self._settled[partition] = batch.epoch
 
@@ -185,12 +185,18 @@ class Folding:
         if not self._projection.counts_once or VideoViewed.type not in Events.of(decoded).types:
             return Judged(decoded, [])
         name, partition = self._projection.full_name, batch.partition
-        seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
-        # Several projections share the window, which takes one batch after the other.
-        if len(decoded) < LONG and is_nothing_aside():
-            judged = judge(seen, decoded)
-        else:
-            judged = await aside(judge, seen, decoded)
+        while True:
+            seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
+            try:
+                # Several projections share the window, which takes one batch after the other.
+                if len(decoded) < LONG and is_nothing_aside():
+                    judged = judge(seen, decoded)
+                else:
+                    judged = await aside(judge, seen, decoded)
+                break
+            except LookupError:
+                # Another projection took it so far ahead meanwhile that it answers no more: one of our own is next.
+                logger.debug("the seen ids went ahead", projection=name, partition=str(partition))
         # What was no view, or nothing at all, is behind it too: the next batch finds no gap to read again.
         seen.judged_to = max(seen.judged_to, batch.next_offset)
         return judged
@@ -260,13 +266,10 @@ class Folding:
             record = next(record for record in records if record.offset == offsets[0])
             refused = Parked(Place(*stretch.partition, offsets[0]), record, "refused-by-store", str(why))
             parked = sorted([*stretch.parked, refused], key=lambda one: one.place.offset)
-            if self._projection.counts_once:
-                # The view took its id when it was judged. Said before, as the answer to what parks it may be lost.
-                self._seen.unfolded(self._projection.full_name, stretch.partition)
             await self._apply(stretch._replace(judged=Judged([], []), parked=parked), records)
-            if self._projection.counts_once:
-                # What comes after was judged by the id.
-                raise CheckpointMoved(self._projection.full_name, Place(*stretch.partition, stretch.next_offset))
+            if judges(self._projection, stretch.partition):
+                # The view took its id when it was judged, and what comes after was judged by that: it is read again.
+                raise CheckpointMoved(self._projection.full_name, stretch.at)
             return
         middle = offsets[len(offsets) // 2]
         await self._apply(stretch.between(stretch.from_offset, middle), records)

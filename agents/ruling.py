@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from agents.handover import Partition
 from agents.log_ends import LogEnds
 from agents.parked import Found
 from agents.parking import AWAITS_DECISION, WAITS_BEHIND
+from agents.registry import NotNow
 from compose.log import EventLog
 from projections.sinks.postgres import reaching_postgres
 from schemas.events import Decision, RecordDiscarded, RecordRetried
@@ -62,16 +63,13 @@ class Ruling:
                 wanted[one.place, one.reason].add(one.projection)
         partitions = {Partition(place.topic, place.partition) for place, _ in wanted}
         ends = await self._ends.ends(partitions)
-        patient, events = (
-            [
-                decision(word, place, reason, projections, ends[Partition(*place[:2])], by, why)
-                for (place, reason), projections in sorted(wanted.items())
-                if (reason == WAITS_BEHIND) is waits
-            ]
-            for waits in (True, False)
-        )
+        patient: list[Decision] = []
+        others: list[Decision] = []
+        for (place, reason), projections in sorted(wanted.items()):
+            event = decision(word, place, reason, projections, ends[Partition(*place[:2])], by, why)
+            (patient if reason == WAITS_BEHIND else others).append(event)
         # What waits is decided about while it does: a decision about what it waits behind would let it follow.
-        for alike in (patient, events):
+        for alike in (patient, others):
             for first in range(0, len(alike), APPENDED_AT_ONCE):
                 await asyncio.gather(*map(self._log.append, alike[first : first + APPENDED_AT_ONCE]))
         return Ruled(len({place for place, _ in wanted}), len(on_their_way), len(waiting))
@@ -88,14 +86,19 @@ class Ruling:
 
 @asynccontextmanager
 async def alone(pool: Any) -> AsyncIterator[None]:
-    """As long as this lasts, nobody else decides: nobody appends a decision about what another has just decided. Raises
-    StoreUnavailable."""
-    with reaching_postgres():
-        async with pool.acquire() as connection, connection.transaction():
-            await connection.execute(
-                "select pg_advisory_xact_lock(hashtextextended(current_schema() || 'deciding', 0))"
-            )
-            yield
+    """As long as this lasts, nobody else decides: nobody appends a decision about what another has just decided.
+
+    Raises NotNow while somebody else does, StoreUnavailable.
+    """
+    async with AsyncExitStack() as held:
+        with reaching_postgres():
+            connection = await held.enter_async_context(pool.acquire())
+            await held.enter_async_context(connection.transaction())
+            lock = "select pg_try_advisory_xact_lock(hashtextextended(current_schema() || 'deciding', 0))"
+            is_ours = await connection.fetchval(lock)
+        if not is_ours:
+            raise NotNow("somebody else decides about parked records just now; ask again")
+        yield
 
 
 def decision(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from itertools import groupby
 
 import structlog
 
@@ -35,7 +36,8 @@ async def nothing_passed_over(partition: Partition, from_offset: int, to_offset:
 class SeenIdsOfWorker:
     """One window a partition, held as long as any projection of this worker reads it.
 
-    A projection that passed over views which others folded, as they were parked by it alone, stands apart: it has a window of its own.
+    A projection that passed over views, which others may have folded, stands apart: it has a window of its own, as long as a window
+    remembers so far back.
     """
 
     def __init__(self, once_within: dict[str, timedelta], partitions: dict[str, int], open_log: OpenLog) -> None:
@@ -44,8 +46,11 @@ class SeenIdsOfWorker:
         self._open_log = open_log
         self._shared: dict[Partition, SeenIds] = {}
         self._own: dict[Reading, SeenIds] = {}
-        self._apart: dict[Reading, frozenset[int]] = {}  # with what each had passed over when its window was filled
+        self._apart: dict[Reading, frozenset[int]] = {}  # with the views that each passed over
         self._looked: set[Reading] = set()
+        self._passed: dict[
+            Reading, tuple[frozenset[int], int]
+        ] = {}  # all that each had passed over when it looked, and from where
         self._users: dict[Partition, set[str]] = {}
         self._filling: dict[Partition, asyncio.Lock] = {}
 
@@ -55,8 +60,11 @@ class SeenIdsOfWorker:
 
     def release(self, projection: str, partition: Partition) -> None:
         """`projection` reads it no more; the last one takes the window with it."""
-        self._stand_together((projection, partition))
-        self._looked.discard((projection, partition))
+        reading = projection, partition
+        self._looked.discard(reading)
+        self._passed.pop(reading, None)
+        self._apart.pop(reading, None)
+        self._own.pop(reading, None)
         users = self._users.get(partition, set())
         users.discard(projection)
         if not users:
@@ -73,13 +81,8 @@ class SeenIdsOfWorker:
         """About what they take."""
         return sum(window.nbytes for window in (*self._shared.values(), *self._own.values()))
 
-    def passes_over(self, projection: str, partition: Partition) -> None:
-        """`projection` does not fold some records that others may."""
-        if (projection, partition) not in self._apart:
-            self._looked.discard((projection, partition))
-
-    def unfolded(self, projection: str, partition: Partition) -> None:
-        """`projection` does not fold a record that its window has judged: what comes after it is to be judged anew."""
+    def look_again(self, projection: str, partition: Partition) -> None:
+        """What `projection` passes over may have changed: a window that has judged such a view does not serve it."""
         self._looked.discard((projection, partition))
 
     async def window(
@@ -90,53 +93,71 @@ class SeenIdsOfWorker:
         Projections share it. One that lags by more than the window remembers has its own until it has caught up. What was `passed_over`,
         because it was parked, took no id.
         """
+        reading = projection, partition
+        own = self._own.get(reading)
+        if own is not None and max(self._apart.get(reading, ()), default=own.remembers_from) < own.remembers_from:
+            self._looked.discard(reading)
+            self._passed.pop(reading, None)
+        if reading not in self._looked:
+            await self._look(reading, from_offset, passed_over)
+        if reading in self._apart:
+            own = self._own.get(reading)
+            if own is None or own.answers_from > from_offset:
+                own = self._own[reading] = await self._filled(partition, from_offset, passed_over)
+            return await self._extended(own, partition, from_offset, passed_over)
         async with self._filling.setdefault(partition, asyncio.Lock()):
-            reading = projection, partition
-            if reading not in self._looked:
-                await self._look(reading, from_offset, passed_over)
-                self._looked.add(reading)
-            if reading not in self._apart:
-                # What it passed over, if anything, lies further back than it has to remember.
-                passed_over = nothing_passed_over
-            shared = None if reading in self._apart else self._shared.get(partition)
+            shared = self._shared.get(partition)
             if shared is not None and shared.answers_from <= from_offset:
                 self._own.pop(reading, None)
-                return await self._extended(shared, partition, from_offset, passed_over)
+                return await self._extended(shared, partition, from_offset, nothing_passed_over)
             own = self._own.get(reading)
             if own is not None and own.answers_from <= from_offset:
-                return await self._extended(own, partition, from_offset, passed_over)
-            async with self._open_log(partition) as log:
-                start = await self._start(log, from_offset)
-                passed = await passed_over(partition, start, from_offset)
-                filled, _ = await self._filled(log, start, from_offset, passed)
-            if shared is None and reading not in self._apart:
+                return await self._extended(own, partition, from_offset, nothing_passed_over)
+            filled = await self._filled(partition, from_offset, nothing_passed_over)
+            if shared is None:
                 self._shared[partition] = filled
             else:
                 self._own[reading] = filled
             return filled
 
     async def _look(self, reading: Reading, from_offset: int, passed_over: PassedOver) -> None:
-        """Find out whether `reading` has to stand apart: whether a view is among what it passed over, as far back as a window remembers."""
+        """Find out whether `reading` has to stand apart."""
         partition = reading[1]
-        passed = frozenset(await passed_over(partition, 0, END_OF_LOG))
-        if passed == self._apart.get(reading, frozenset()):
-            return
-        self._stand_together(reading)
-        async with self._open_log(partition) as log:
-            start = await self._start(log, from_offset)
-            if all(offset < start for offset in passed):
+        # Said before: somebody may ask for another look meanwhile.
+        self._looked.add(reading)
+        try:
+            passed = frozenset(await passed_over(partition, 0, END_OF_LOG))
+            before, looked_from = self._passed.get(reading, (None, 0))
+            if passed == before and from_offset >= looked_from:
                 return
-            filled, has_views = await self._filled(log, start, from_offset, passed)
-        # What lies ahead has not been read, and may be a view.
-        if has_views or any(offset >= from_offset for offset in passed):
-            self._apart[reading] = passed
-            self._own[reading] = filled
-        else:
-            self._shared.setdefault(partition, filled)
+            known = self._apart.get(reading, frozenset())
+            views, start = frozenset[int](), 0
+            if passed:
+                async with self._open_log(partition) as log:
+                    start = await self._start(log, from_offset)
+                    views = await self._views_among(log, [offset for offset in passed if start <= offset < from_offset])
+                # What lies ahead has not been read, and may be a view.
+                views |= {offset for offset in passed if offset >= from_offset}
+        except BaseException:
+            self._looked.discard(reading)
+            raise
+        self._passed[reading] = passed, from_offset
+        if views != {offset for offset in known if offset >= start}:
+            self._own.pop(reading, None)
+        self._apart[reading] = views
+        if not views:
+            del self._apart[reading]
+        users = self._users.get(partition)
+        if users and all((user, partition) in self._apart for user in users):
+            self._shared.pop(partition, None)
 
-    def _stand_together(self, reading: Reading) -> None:
-        self._own.pop(reading, None)
-        self._apart.pop(reading, None)
+    async def _views_among(self, log: LogReader, offsets: Collection[int]) -> frozenset[int]:
+        views: set[int] = set()
+        in_a_row = groupby(enumerate(sorted(offsets)), lambda numbered: numbered[1] - numbered[0])
+        for row in ([offset for _, offset in group] for _, group in in_a_row):
+            async for records in log.read(row[0], row[-1] + 1):
+                views |= set(self._views(records, log.partition).offsets.tolist())
+        return frozenset(views)
 
     async def _start(self, log: LogReader, from_offset: int) -> int:
         """Where a window has to begin that is to judge from `from_offset` on."""
@@ -146,55 +167,50 @@ class SeenIdsOfWorker:
         within_ms = self._once_within[log.partition.topic] // MILLISECOND
         return min(from_offset, await log.offset_at(first_ms - within_ms))
 
-    async def _filled(
-        self, log: LogReader, start: int, from_offset: int, passed: Collection[int]
-    ) -> tuple[SeenIds, bool]:
-        """A window that has seen [start, from_offset), and whether any of `passed` there is a view."""
+    async def _filled(self, partition: Partition, from_offset: int, passed_over: PassedOver) -> SeenIds:
         began = time.monotonic()
-        seen = SeenIds(self._once_within[log.partition.topic], start_offset=start)
-        has_views = await self._judge(seen, log, start, from_offset, passed)
+        async with self._open_log(partition) as log:
+            start = await self._start(log, from_offset)
+            seen = SeenIds(self._once_within[partition.topic], start_offset=start)
+            await self._judge(seen, log, start, from_offset, passed_over)
         # What lies before was read only to remember its ids, and its own verdicts rest on too little.
         seen.answers_from = from_offset
         SEEN_IDS_REFILL_SECONDS.observe(time.monotonic() - began)
         if from_offset > start:
             logger.info(
                 "refilled the seen ids",
-                partition=str(log.partition),
+                partition=str(partition),
                 records=from_offset - start,
                 ids=len(seen),
                 seconds=round(time.monotonic() - began, 3),
             )
-        return seen, has_views
+        return seen
 
     async def _extended(
         self, seen: SeenIds, partition: Partition, from_offset: int, passed_over: PassedOver
     ) -> SeenIds:
         """`seen`, having judged everything before `from_offset`; nobody read that stretch through it."""
         if seen.judged_to < from_offset:
-            passed = await passed_over(partition, seen.judged_to, from_offset)
             async with self._open_log(partition) as log:
-                await self._judge(seen, log, seen.judged_to, from_offset, passed)
+                await self._judge(seen, log, seen.judged_to, from_offset, passed_over)
         return seen
 
     async def _judge(
-        self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int, passed: Collection[int]
-    ) -> bool:
-        """See what lies there, but for `passed`; whether a view is among them."""
-        has_views = False
+        self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int, passed_over: PassedOver
+    ) -> None:
+        passed = await passed_over(log.partition, from_offset, to_offset) if from_offset < to_offset else ()
         async for records in log.read(from_offset, to_offset):
-            has_views |= await aside(self._judge_records, seen, log.partition, records, passed)
+            await aside(self._judge_records, seen, log.partition, records, passed)
         seen.judged_to = max(seen.judged_to, to_offset)
-        return has_views
 
     def _judge_records(
         self, seen: SeenIds, partition: Partition, records: Sequence[Record], passed: Collection[int]
-    ) -> bool:
-        views = Events.of(read_records(records, partition, self._partitions[partition.topic]).decoded).of_type(
-            VideoViewed.type
-        )
-        folded = views.besides(passed)
-        seen.refusals(folded)
-        return len(folded) < len(views)
+    ) -> None:
+        seen.refusals(self._views(records, partition).besides(passed))
+
+    def _views(self, records: Sequence[Record], partition: Partition) -> Events[VideoViewed]:
+        decoded = read_records(records, partition, self._partitions[partition.topic]).decoded
+        return Events.of(decoded).of_type(VideoViewed.type)
 
 
 def seen_ids(settings: Settings, streams: Streams) -> SeenIdsOfWorker:

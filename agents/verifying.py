@@ -175,9 +175,11 @@ class Verifying:
                     )
                     refused: Sequence[Refused] = ()
                     if projection.counts_once and streams().topics[partition.topic].once_within:
-                        judged = judge(await seen.window(version.full_name, partition, at), decoded)
-                        counted, refused = projection.ruled(*judged)
+                        window = await seen.window(version.full_name, partition, at)
+                        counted, refused = projection.ruled(*judge(window, decoded))
                         decoded = counted
+                        # Also where it ends with what was passed over, which took no id.
+                        window.judged_to = max(window.judged_to, records[-1].offset + 1)
                     at = records[-1].offset + 1
                     found["records"] += len(records)
                     found.update(passed[record.offset] for record in records if record.offset in passed)

@@ -41,6 +41,8 @@ async def traffic(url: str) -> AsyncIterator[Traffic]:
         yield seen
     finally:
         said, _ = await process.communicate(b"")  # which closes its input
+    if process.returncode:
+        raise RuntimeError("the traffic beside it ended")
     seen.seconds, seen.failed = orjson.loads(said)
 
 
@@ -66,7 +68,7 @@ async def main(url: str) -> None:
         async def one(number: int) -> None:
             try:
                 await asyncio.gather(write(number), read(number))
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 seen.failed.append(str(error) or type(error).__name__)
 
         async def go_on() -> None:

@@ -72,6 +72,11 @@ class SeenIds:
         return len(self._now.sightings) + len(self._before.sightings)
 
     @property
+    def remembers_from(self) -> int:
+        """No id of a record before this offset is known."""
+        return self._before.start_offset
+
+    @property
     def nbytes(self) -> int:
         """About what the ids take."""
         return self._now.sightings.nbytes + self._before.sightings.nbytes

@@ -15,8 +15,5 @@ class OneWindow:
     async def window(self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver) -> SeenIds:
         return self.seen
 
-    def passes_over(self, projection: str, partition: Partition) -> None:
-        """Nobody shares it."""
-
-    def unfolded(self, projection: str, partition: Partition) -> None:
-        """What it has judged, it has judged."""
+    def look_again(self, projection: str, partition: Partition) -> None:
+        """Nobody shares it, and what it has judged, it has judged."""

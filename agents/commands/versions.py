@@ -5,7 +5,7 @@ from faust.cli import AppCommand
 
 from agents.commands.operating import EVERY, name, name_or_all, names_of, operating, version
 from agents.commands.tables import show
-from agents.registry import NotNow, Registry, Row
+from agents.registry import Registry, Row
 from agents.switching import Switched, Switching
 from agents.worker import app
 from projections.rule import Rule
@@ -70,15 +70,17 @@ def _tell(switched: Switched) -> None:
 async def retire(self: AppCommand, name: str, number: int | None) -> None:
     """Drop a version that does not answer, once nobody can be reading it; one that is being built is given up.
 
-    Of all projections each that has one; of the others it is said why not.
+    Of all projections, every version that is ready and does not answer.
     """
     async with operating() as stores:
-        for each in names_of(name):
-            try:
-                version = await Switching(stores).retire(each, number)
-            except NotNow as why:
-                if name != EVERY:
-                    raise
-                click.echo(why)
-            else:
-                click.echo(f"{each} version {version.number} is dropped")
+        numbers = [(name, number)] if name != EVERY else await _ready(Registry(stores.pool))
+        for each, its_number in numbers:
+            version = await Switching(stores).retire(each, its_number)
+            click.echo(f"{each} version {version.number} is dropped")
+        if not numbers:
+            click.echo("no projection has a ready version but the one that answers")
+
+
+async def _ready(registry: Registry) -> list[tuple[str, int | None]]:
+    versions = await registry.versions()
+    return [(each, v.number) for each in streams().projections for v in versions.known(each) if v.state == "ready"]

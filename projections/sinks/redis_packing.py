@@ -9,7 +9,7 @@ than all else, once an hour.
 
 import asyncio
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from itertools import accumulate
 from pathlib import Path
@@ -71,7 +71,7 @@ class Numbered:
             if len(ids) < READ_AT_ONCE:
                 return
 
-    async def give(self, video_ids: Iterable[str]) -> bool:
+    async def give(self, video_ids: Sequence[str]) -> bool:
         """Give a number to those that have none; False when another worker gives some just now."""
         await self.learn()
         fresh = [video_id for video_id in video_ids if video_id not in self.numbers]
@@ -80,7 +80,7 @@ class Numbered:
             if not await NUMBER.run(self._redis, [self._keys.state, self._keys.numbered], [len(self.ids), *some]):
                 return False
             await self.learn()
-        return True
+        return all(video_id in self.numbers for video_id in video_ids)
 
 
 def bucket_of(keys: Keys, span: Span, number: int) -> Bucket:
@@ -127,7 +127,7 @@ async def pack(redis: Redis, keys: Keys, span: Span, number: int, numbered: Numb
     before = await redis.get(bucket.packed) or b""
     assert not isinstance(before, str)
     films = await read_still(redis, bucket, numbered)
-    if not await numbered.give(video_id for video_id, _ in films):
+    if not await numbered.give([video_id for video_id, _ in films]):
         return
     value = await asyncio.to_thread(compressed, films, numbered.numbers)
     # Nothing comes of it when another worker has packed meanwhile, or a window began to let the bucket go.

@@ -14,7 +14,7 @@ from projections.changes import Change
 from projections.leaderboard import leaderboard
 from projections.projection import Projection
 from projections.sinks.memory import MemorySink
-from projections.sinks.sink import ChangeRefused, LogIdentity, StoreUnavailable
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from projections.statistics import statistics
 from projections.views import views
 from schemas.envelope import encode
@@ -90,10 +90,15 @@ async def test_the_checkpoint_stays_before_poison_that_cannot_be_parked() -> Non
     assert await bench.next_offset() == 0
 
 
-async def test_what_the_store_refuses_is_parked_alone() -> None:
+async def test_what_the_store_refuses_is_parked_alone_and_what_lies_behind_it_is_read_again() -> None:
     bench = Bench()
     films = ["film", "unwelcome", "film", "film", "unwelcome", "film", "film"]
-    await bench.fold(*(record(offset, f"view-{offset}", film) for offset, film in enumerate(films)))
+    records = [record(offset, f"view-{offset}", film) for offset, film in enumerate(films)]
+    for begun, refused in ((0, 1), (2, 4)):
+        with pytest.raises(CheckpointMoved):
+            await bench.fold(*records[begun:], from_offset=begun)
+        assert await bench.next_offset() == refused + 1
+    await bench.fold(*records[5:], from_offset=5)
     assert bench.counted == ["view-0", "view-2", "view-3", "view-5", "view-6"]
     assert [(parked.place.offset, parked.reason) for parked in bench.lot.parked] == [
         (1, "refused-by-store"),

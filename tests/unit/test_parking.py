@@ -80,6 +80,7 @@ class World:
         self.projection, self.chance = projection, chance
         self.home = Partition(topic, 0)
         self.log: dict[Partition, list[Kept]] = {self.home: [], DECISIONS_HOME: []}
+        self.now = EVENING
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -87,14 +88,15 @@ class World:
         self.sink, self.lot = FrailSink(self.projection, self.chance), Lot()
 
     def append(self, event: Event, *, value: bytes | None = None) -> Place:
-        newest = max((moment_of(records[-1].timestamp) for records in self.log.values() if records), default=EVENING)
-        now = newest + timedelta(minutes=self.chance.randint(0, 90))
+        # Another world may append to the same log.
+        newest = (moment_of(records[-1].timestamp) for records in self.log.values() if records)
+        self.now = max([self.now, *newest]) + timedelta(minutes=self.chance.randint(0, 90))
         at = DECISIONS_HOME if event.topic == "decisions" else self.home
         message = encode(event, event_id="e", source="/tests")
         if value is not None:
             message = message._replace(value=value)
         offset = self.log[at][-1].offset + self.chance.choice((1, 1, 1, 2)) if self.log[at] else 0
-        stamp = round(now.timestamp() * 1_000)
+        stamp = round(self.now.timestamp() * 1_000)
         self.log[at].append(kept(message, partition=0, offset=offset, timestamp=stamp))
         return Place(*at, offset)
 
@@ -302,11 +304,13 @@ async def test_views_count_by_the_rule_in_each_of_two_projections_that_share_see
 
 
 async def side_by_side(worlds: Sequence[World], *, is_bad: bool, steps: int) -> None:
-    """One process folds a projection of each world, and may die at each partition."""
-    first = worlds[0].worker(is_bad=is_bad)
-    workers = [first, *(world.worker(is_bad=is_bad, beside=first) for world in worlds[1:])]
+    """A process, or two that know nothing of each other, folds a projection of each world, and may die at each partition."""
     chance = worlds[0].chance
-    works = [work(worker, at, chance.randint(1, steps)) for worker in workers for at in worker.world.log]
+    works = []
+    for _ in range(chance.choice((1, 2))):
+        first = worlds[0].worker(is_bad=is_bad)
+        workers = [first, *(world.worker(is_bad=is_bad, beside=first) for world in worlds[1:])]
+        works += [work(worker, at, chance.randint(1, steps)) for worker in workers for at in worker.world.log]
     chance.shuffle(works)
     await asyncio.gather(*works)
 

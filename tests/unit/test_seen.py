@@ -83,3 +83,42 @@ async def test_the_last_projection_takes_the_window_with_it() -> None:
     seen.release("statistics", HOME)
     await seen.window("statistics", HOME, 0)
     assert log.opened == 2
+
+
+async def test_who_passed_over_a_view_stands_apart_until_no_window_remembers_it() -> None:
+    log = log_of([("a", 1), ("b", 1), ("a", 1), *((f"{hour}", 60) for hour in range(15)), ("a", 1)])
+    seen = worker_over(log)
+    for name in PROJECTIONS[:2]:
+        seen.hold(name, HOME)
+    passed: list[int] = []
+
+    async def passed_over(partition: Partition, from_offset: int, to_offset: int) -> list[int]:
+        return [offset for offset in passed if from_offset <= offset < to_offset]
+
+    shared = await seen.window("views", HOME, 0)
+    assert await seen.window("statistics", HOME, 0, passed_over) is shared
+    assert judged(shared, log.records[:2]) == [0, 1]
+    # It refuses the first, which the window has judged.
+    passed.append(0)
+    seen.look_again("statistics", HOME)
+    own = await seen.window("statistics", HOME, 1, passed_over)
+    assert own is not shared
+    assert judged(own, log.records[1:3]) == [1, 2]
+    assert judged(await seen.window("views", HOME, 2), log.records[2:3]) == []
+    for offset in range(3, 18):
+        window = await seen.window("statistics", HOME, offset, passed_over)
+        judged(window, log.records[offset : offset + 1])
+    assert await seen.window("statistics", HOME, 18, passed_over) is await seen.window("views", HOME, 18)
+    assert judged(await seen.window("views", HOME, 18), log.records[18:]) == [18]
+
+
+async def test_what_was_passed_over_and_is_no_view_sets_nobody_apart() -> None:
+    log = log_of([("a", 1), ("b", 1), ("c", 1)])
+    log.records = [log.records[0], log.records[1]._replace(value=b"no json"), log.records[2]]
+    seen = worker_over(log)
+
+    async def passed_over(partition: Partition, from_offset: int, to_offset: int) -> list[int]:
+        return [offset for offset in (1,) if from_offset <= offset < to_offset]
+
+    shared = await seen.window("views", HOME, 2)
+    assert await seen.window("statistics", HOME, 2, passed_over) is shared
