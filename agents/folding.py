@@ -10,6 +10,7 @@ from agents.deciding import waiting
 from agents.decision_folding import DecisionFolding, judges
 from agents.decisions import DecisionsSource
 from agents.handover import Batch, Partition
+from agents.left import END_OF_LOG
 from agents.limits import halting
 from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, count_refused, timed
 from agents.parking import AWAITS_DECISION, PATIENT, NotYet, Parked, Parking, Undecided
@@ -25,8 +26,6 @@ from schemas.events import VideoViewed
 from schemas.log import Place
 from schemas.records import Record
 from schemas.streams import DECISIONS, streams
-
-END_OF_LOG = 2**63 - 1
 
 logger = structlog.get_logger(__name__)
 

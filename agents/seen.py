@@ -9,8 +9,9 @@ from itertools import groupby
 import structlog
 
 from agents.aside import aside
-from agents.folding import END_OF_LOG, PassedOver
+from agents.folding import PassedOver
 from agents.handover import Partition
+from agents.left import END_OF_LOG
 from agents.log_reader import LogReader, OpenLog, log_of
 from agents.metrics import SEEN_IDS_REFILL_SECONDS
 from agents.reading import read_records
@@ -144,9 +145,10 @@ class SeenIdsOfWorker:
         self._passed[reading] = passed, from_offset
         if views != {offset for offset in known if offset >= start}:
             self._own.pop(reading, None)
-        self._apart[reading] = views
-        if not views:
-            del self._apart[reading]
+        if views:
+            self._apart[reading] = views
+        else:
+            self._apart.pop(reading, None)
         users = self._users.get(partition)
         if users and all((user, partition) in self._apart for user in users):
             self._shared.pop(partition, None)
