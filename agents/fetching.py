@@ -69,9 +69,11 @@ fetcher.MemoryRecords = _Kept
 fetcher.PartitionRecords = _PartitionRecords
 
 
-def block_consumer(settings: Settings, **options: Any) -> Any:
-    """A consumer outside of any group, of committed records, to be assigned and sought; `fetched` asks it."""
-    options.setdefault("max_partition_fetch_bytes", FETCH_BYTES)
+def block_consumer(settings: Settings, *, fetch_bytes: int = FETCH_BYTES) -> Any:
+    """A consumer outside of any group, of committed records, to be assigned and sought; `fetched` asks it.
+
+    `fetch_bytes` is about how much a fetch brings of a partition.
+    """
     return AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         isolation_level="read_committed",
@@ -79,7 +81,7 @@ def block_consumer(settings: Settings, **options: Any) -> Any:
         enable_auto_commit=False,
         fetch_max_wait_ms=FETCH_WAIT_MS,
         key_deserializer=as_blocks,
-        **options,
+        max_partition_fetch_bytes=fetch_bytes,
     )
 
 

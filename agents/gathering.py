@@ -1,25 +1,27 @@
-"""A sink that is written seldom: what a partition's batches add up to is gathered, and written once it is much.
+"""A sink that is written seldom: what batches add up to is gathered, and written once it is much.
 
-For who folds millions of records in a row. The more of them a step holds, the more add to the same rows, and each row is written once.
+For who folds millions of records in a row. The more of them a step holds, the more add to the same rows, and each row is written once: what
+is gathered of several partitions comes to the sink at once, which writes them together if it can.
 What is gathered and lost, as when the process is killed, is folded again from the checkpoint.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 
 from agents.aside import thinking
 from agents.handover import Partition
 from projections.changes import Append, Change, Tally
 from projections.occurrences import Occurrences
-from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Sink, Step
+from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Sink, Step, StoreUnavailable
 from projections.sinks.together import Batch, joined
 from schemas.log import Place
 from schemas.streams import DECISIONS
 
-MOST_ROWS = 40_000
-MOST_RECORDS = 100_000  # what is folded again after a kill
+MOST_ROWS = 120_000
+MOST_RECORDS = 300_000  # what is folded again after a kill
 
 
 class Gathering:
@@ -66,12 +68,12 @@ class Gathering:
                 and expected.offset >= self._refused_to.get(at, 0)
             )
             if is_gathered:
-                self._gathered[at] = found = await thinking(batch.reach, self._with, gathered, batch)
-                if _rows(found.changes) >= self._most_rows or found.reach >= self._most_records:
-                    await self._write(at)
-                return
-            await self._write(at)
-            await self._sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
+                self._gathered[at] = await thinking(batch.reach, self._with, gathered, batch)
+            else:
+                await self._write(at)
+                await self._sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
+        if self._is_much():
+            await self._write_all(at)
 
     async def write(self, topic: str, partition: int) -> None:
         """What is gathered of a partition. Nothing is left of it but for StoreUnavailable: then it can be written later."""
@@ -98,6 +100,25 @@ class Gathering:
         if gathered is None:
             return batch
         return Batch(joined([gathered, batch]), gathered.expected, batch.next_offset)
+
+    def _is_much(self) -> bool:
+        gathered = self._gathered.values()
+        return (
+            sum(batch.reach for batch in gathered) >= self._most_records
+            or sum(_rows(batch.changes) for batch in gathered) >= self._most_rows
+        )
+
+    async def _write_all(self, at: Partition) -> None:
+        """Raises what comes of `at`; whoever goes on with another partition hears of that one."""
+        gathered = sorted({*self._gathered, at})
+        async with AsyncExitStack() as turns:
+            for each in gathered:
+                await turns.enter_async_context(self._turns[each])
+            # Begun in one breath.
+            ended = await asyncio.gather(*map(self._write, gathered), return_exceptions=True)
+        for each, outcome in zip(gathered, ended, strict=True):
+            if outcome is not None and (each == at or not isinstance(outcome, CheckpointMoved | StoreUnavailable)):
+                raise outcome
 
     async def _write(self, at: Partition) -> None:
         gathered = self._gathered.get(at)

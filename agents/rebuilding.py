@@ -21,8 +21,9 @@ from compose.settings import Settings
 from projections.queries.versions import Version
 from projections.sinks.sink import StoreUnavailable
 
+WORKERS = max(1, (os.cpu_count() or 1) // 2)  # unless told otherwise: whoever asks something finds a processor
 LOOK_SECONDS = 0.5
-RATE_OVER_SECONDS = 10.0  # what events a second are averaged over
+RATE_OVER_SECONDS = 30.0  # what events a second are averaged over
 END_SECONDS = 60.0  # for a process that is told to stop: a batch, at most
 MOST_DEATHS = 20  # of its processes without any progress in between
 # What glibc gives back to the system as soon as it is freed (`man 3 mallopt`). By itself it raises this to 32 MB with the first large

@@ -9,7 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -39,7 +41,8 @@ from projections.sinks.sink import CheckpointMoved, StoreUnavailable
 from schemas.records import Record
 from schemas.streams import streams
 
-SIDE_BY_SIDE = 3  # partitions: while the store writes what one has added up to, another is read
+SIDE_BY_SIDE = 6  # partitions, of whose views many add to the same films and hours
+FETCH_BYTES = 512 * 1024  # of a partition: what is decoded, judged and added up at once
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
@@ -84,7 +87,7 @@ class Refolding:
 
         Raises NewPoison, NotNow when a checkpoint speaks of another log, KafkaError.
         """
-        consumer = block_consumer(self._settings)
+        consumer = block_consumer(self._settings, fetch_bytes=FETCH_BYTES)
         await consumer.start()
         try:
             consumer.assign([self._at(partition) for partition in self._partitions])
@@ -94,6 +97,7 @@ class Refolding:
             nearly = 0
             while not self._stopping and (left := await self._left(consumer, ends, nearly)):
                 await self._each(left, lambda partition: self._fold_partition(consumer, partition, left[partition]))
+                await self._each(left, lambda partition: self._write(consumer, partition))
                 nearly = NEARLY
         finally:
             await consumer.stop()
@@ -129,12 +133,14 @@ class Refolding:
                 try:
                     while not self._stopping and self._positions[partition] < end:
                         await self._fold_some(consumer, partition, end)
-                    await self._insist(consumer, partition, partial(self._sink.write, *partition))
-                    continue
+                    return
                 except NotYet:
                     # Another partition, perhaps of another process, has to come further; this one may have come a part of the way.
                     await self._seek(consumer, partition)
             await asyncio.sleep(WAIT_SECONDS)
+
+    async def _write(self, consumer: Any, partition: Partition) -> None:
+        await self._insist(consumer, partition, partial(self._sink.write, *partition))
 
     async def _fold_some(self, consumer: Any, partition: Partition, end: int) -> None:
         """What has been fetched of it by now, but nothing from `end` on."""
@@ -217,8 +223,15 @@ async def refold(name: str, number: int, rate: int, partitions: Sequence[Partiti
 
 
 def rest() -> None:
-    """Give this process what others leave: who waits for an answer comes first, at once (`man 7 sched`, SCHED_IDLE)."""
+    """Give this process what others leave: who waits for an answer comes first, at once (`man 7 sched`, SCHED_IDLE).
+
+    Where Linux shares the processors among sessions first (*autogroup*, there too) that speaks only to its own session: it takes one of
+    its own, and the nicest share.
+    """
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):
+        os.setsid()
+        Path("/proc/self/autogroup").write_text("19")
 
 
 async def _until_input_ends(refolding: Refolding) -> None:

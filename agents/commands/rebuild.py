@@ -1,6 +1,5 @@
 """`faust -A agents rebuild|pause|resume`: a projection folded anew, beside the version that answers."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -11,7 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from agents.commands.operating import name, name_or_all, names_of, operating
-from agents.rebuilding import Progress, Rebuilding
+from agents.rebuilding import WORKERS, Progress, Rebuilding
 from agents.registry import Registry
 from agents.stores import Stores
 from agents.worker import app
@@ -25,9 +24,9 @@ rate = option(
 workers = option(
     "--workers",
     type=click.IntRange(1, 64),
-    default=os.cpu_count() or 1,
+    default=WORKERS,
     show_default=True,
-    help="Processes, each with partitions of its own.",
+    help="Processes, each with partitions of its own; by default one for two processors.",
 )
 
 

@@ -1,6 +1,5 @@
 """The sink in Redis: scripts that write state and checkpoint together or neither."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,6 +23,7 @@ from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
 DEFAULT_LIMITS = Limits()
+MOST_RECORDS = 1_000_000  # of several partitions in a step of many calls
 
 
 class RedisSink:
@@ -46,7 +46,7 @@ class RedisSink:
         ]
         self.needs_offsets = shards > 1
         self._together = Together(self._apply, limits.rows)
-        self._long_one = asyncio.Lock()
+        self._long_ones = Together(self._apply, MOST_RECORDS)
 
     async def prepare(self) -> None:
         with self._refusing():
@@ -82,9 +82,8 @@ class RedisSink:
         if len(self._shards) > 1:
             await self._apply_to_shards(changes, expected, next_offset, offsets, step)
         elif batch.reach > self._together.most_records:
-            # Many calls, between which another batch is thought about. Of several at once whoever asks something would wait for all.
-            async with self._long_one:
-                await self._apply([batch])
+            # Many calls, which short batches do not wait for. Of several at once whoever asks something would wait for all.
+            await self._long_ones.join(batch)
         else:
             await self._together.join(batch)
 

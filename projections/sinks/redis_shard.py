@@ -3,13 +3,14 @@
 A batch of more rows than one call may write is written down first, piece by piece in a list, the *journal*; the same call moves the
 checkpoint from `100` to `100>5100 3`: on its way from 100 to 5100, three pieces left. Each further call writes a piece, drops it from the
 journal and counts down; the last one moves the checkpoint to `5100`. From the first of these calls the batch is applied as surely as if
-it were written: whoever next asks for the checkpoint writes what is left.
+it were written: whoever next asks for the checkpoint writes what is left. Batches of several partitions that are written as one lie in the
+journal of the first: then each checkpoint names it as well, `100>5100 3 views/7`, and every call counts down all of them.
 """
 
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from redis.asyncio import Redis
@@ -17,17 +18,13 @@ from redis.asyncio import Redis
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Layout, Move, Rows
 from projections.sinks.redis_scripts import Script
-from projections.sinks.sink import Step
+from projections.sinks.sink import Step, StoreUnavailable
 
 FOLDER = Path(__file__).parent / "lua"
 BEGIN, CHECKPOINT, PREPARE, SWEEP, TYPES = (
     Script(FOLDER / f"{name}.lua") for name in ("begin", "checkpoint", "prepare", "sweep", "types")
 )
 SWEPT_AT_ONCE = CHECKED_AT_ONCE = 500
-
-
-class TooMuch(Exception):
-    """Batches that fit into no call together."""
 
 
 class Shard:
@@ -73,33 +70,26 @@ class Shard:
         return Step(next_offset, name.decode() if name else None)
 
     async def apply(self, rows: Rows, moves: Sequence[Move]) -> bool:
-        """Write all rows, which are taken, and move; False, with nothing written, when a checkpoint is not where it is expected.
-
-        Raises TooMuch for several moves whose rows are more than one call may write.
-        """
+        """Write all rows, which are taken, and move; False, with nothing written, when a checkpoint is not where it is expected."""
         # Of what does not fit into one call, many follow one another: each is to be shorter still.
         is_short = len(rows) <= self._most_rows
         pieces = [rows] if is_short else self.layout.pieces(rows, -(-self._most_rows // 2))
         if len(pieces) <= 1:
             return await self.layout.write(rows, moves)
-        if len(moves) > 1:
-            raise TooMuch
-        (move,) = moves
         await self._check_types(rows)
         rows.clear()  # they are in the pieces now, and many
-        names = [self._keys.checkpoints, self._keys.state, self._keys.journal(move.place)]
-        if not await BEGIN.run(
-            self._redis, names, [*move[:3], move.step, *(orjson.dumps(list(piece.items())) for piece in pieces)]
-        ):
+        lead, count = moves[0].place, len(pieces)
+        begun = [move._replace(next=_Way.of(move, lead, count).value(move.place)) for move in moves]
+        names = [self._keys.checkpoints, self._keys.state, self._keys.journal(lead)]
+        said = orjson.dumps([(*move[:3], move.step) for move in begun])
+        if not await BEGIN.run(self._redis, names, [said, *(orjson.dumps(list(piece.items())) for piece in pieces)]):
             return False
-        at = _on_its_way(move.expected, move.next, len(pieces))
-        for left, piece in zip(range(len(pieces) - 1, -1, -1), pieces, strict=True):
-            step = move._replace(expected=at, next=_on_its_way(move.expected, move.next, left))
-            is_written = await self.layout.write(piece, [step if left == 0 else step._replace(message="")])
-            if not is_written:
-                await self._complete(move.place)
+        for left, piece in zip(range(count, 0, -1), pieces, strict=True):
+            ways = [_Way.of(move, lead, left) for move in moves]
+            steps = [way.step(move.place, move) for way, move in zip(ways, moves, strict=True)]
+            if not await self.layout.write(piece, steps):
+                await self._complete(lead)
                 break
-            at = step.next
         return True
 
     async def drop(self) -> None:
@@ -109,19 +99,24 @@ class Shard:
         await self._sweep()
 
     async def _complete(self, place: str) -> None:
-        """Write what is left of a batch, while others may be at it too."""
-        names = self._keys.checkpoints, self._keys.journal(place)
+        """Write what is left of a batch, while others may be at it too. Raises StoreUnavailable where its journal is lost."""
         while True:
-            async with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.hget(names[0], place)
-                pipeline.lindex(names[1], 0)
-                value, piece = await pipeline.execute()
-            if value is None or b">" not in value:
+            value: Any = await self._redis.hget(self._keys.checkpoints, place)
+            if (way := _Way.read(value, place)) is None:
                 return
-            way, _, left = value.decode().partition(" ")
-            expected, _, next_offset = way.partition(">")
-            step = Move(place, value.decode(), _on_its_way(expected, next_offset, int(left) - 1))
-            await self.layout.write(_rows(orjson.loads(piece)), [step])
+            journal = self._keys.journal(way.lead)
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(self._keys.checkpoints)
+                pipeline.lindex(journal, 0)
+                checkpoints, piece = await pipeline.execute()
+            of_each = {name.decode(): value for name, value in checkpoints.items() if b":" not in name}
+            ways = [(name, _Way.read(value, name)) for name, value in of_each.items()]
+            steps = [one.step(name) for name, one in ways if one is not None and one.lead == way.lead]
+            if steps and piece is None:
+                raise StoreUnavailable("redis", f"{journal} is lost, with what was on its way: rebuild it")
+            if steps:
+                steps.sort(key=lambda step: step.place != way.lead)
+                await self.layout.write(_rows(orjson.loads(piece)), steps)
 
     async def _check_types(self, rows: Rows) -> None:
         """Refuse a batch as a whole: once it is begun it is applied, and a key of a wrong type would be in the way for ever."""
@@ -140,8 +135,40 @@ class Shard:
                 return
 
 
-def _on_its_way(expected: str, next_offset: str, left: int) -> str:
-    return f"{expected}>{next_offset} {left}" if left else next_offset
+class _Way(NamedTuple):
+    """A checkpoint on its way from one offset to another, with so many pieces left in the journal of the place `lead`."""
+
+    expected: str
+    next: str
+    left: int
+    lead: str
+
+    @classmethod
+    def of(cls, move: Move, lead: str, left: int) -> "_Way":
+        return cls(move.expected, move.next, left, lead)
+
+    @classmethod
+    def read(cls, value: bytes | None, place: str) -> "_Way | None":
+        """None for a checkpoint that stands still."""
+        if value is None or b">" not in value:
+            return None
+        way, left, *lead = value.decode().split(" ")
+        expected, _, following = way.partition(">")
+        return cls(expected, following, int(left), lead[0] if lead else place)
+
+    def value(self, place: str) -> str:
+        """As it lies at `place`."""
+        if not self.left:
+            return self.next
+        return f"{self.expected}>{self.next} {self.left}" + ("" if self.lead == place else f" {self.lead}")
+
+    def step(self, place: str, move: Move | None = None) -> Move:
+        """The move behind the next piece; the last one tells what `move` does."""
+        following = self._replace(left=self.left - 1)
+        step = Move(place, self.value(place), following.value(place))
+        if move is None:
+            return step
+        return step._replace(channel=move.channel, message="" if following.left else move.message)
 
 
 def _rows(items: list[Any]) -> Rows:

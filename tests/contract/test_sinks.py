@@ -269,6 +269,42 @@ async def test_a_line_cut_while_partitions_come_at_once_loses_nothing_and_counts
     pytest.fail(f"three batches have more than {3 * MOST_STEPS} steps")
 
 
+async def test_a_worker_thawed_while_its_partitions_came_at_once_writes_nothing(store: Store) -> None:
+    """Each of them was taken over by another worker meanwhile."""
+    gates = store.gates()
+    for frozen_at in range(0, 3 * MOST_STEPS, 3):
+        numbers = range(frozen_at, frozen_at + 3)
+        decoded = {number: store.decoded(NUMBERS, number) for number in numbers}
+        places = {number: await place_of(store, store.sink(), number) for number in numbers}
+        frozen, thaw = asyncio.Event(), asyncio.Event()
+
+        async def hold(
+            number: int, at: int = frozen_at, froze: asyncio.Event = frozen, thawed: asyncio.Event = thaw
+        ) -> None:
+            if number == at:
+                froze.set()
+                await thawed.wait()
+
+        gates.passed, gates.hold = 0, hold
+        stale = store.sink(gates)
+        zombie = asyncio.gather(
+            *(apply(store, stale, decoded[number], places[number], END) for number in numbers), return_exceptions=True
+        )
+        await first_of(frozen, zombie)
+        was_frozen = frozen.is_set()
+        heirs = [asyncio.create_task(fold(store, store.sink(), decoded[number], END, batch=9)) for number in numbers]
+        await asyncio.wait(heirs, timeout=BLOCKED_SECONDS)
+        thaw.set()
+        outcomes = [*await zombie, *await asyncio.gather(*heirs, return_exceptions=True)]
+        assert all(outcome is None or isinstance(outcome, CheckpointMoved) for outcome in outcomes), outcomes
+        for number in numbers:
+            await fold(store, store.sink(), decoded[number], END)
+            assert await store.state(number) == store.plainly(decoded[number]), f"frozen at gate {frozen_at}"
+        if not was_frozen:
+            return
+    pytest.fail(f"three batches have more than {3 * MOST_STEPS} steps")
+
+
 async def test_what_is_gathered_while_the_line_is_cut_anywhere_counts_once(store: Store) -> None:
     gates = store.gates()
     for cut_at in range(MOST_STEPS):
@@ -294,7 +330,7 @@ async def gather(store: Store, sink: Gathering, decoded: Sequence[Decoded]) -> N
     await sink.write(topic, partition)
 
 
-async def first_of(event: asyncio.Event, task: "asyncio.Task[Any]") -> None:
+async def first_of(event: asyncio.Event, task: "asyncio.Future[Any]") -> None:
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()

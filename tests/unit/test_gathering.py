@@ -152,6 +152,59 @@ async def test_it_is_written_once_it_is_much() -> None:
     assert store.written == [(0, 0, 10), (0, 10, 20)]
 
 
+async def test_once_all_partitions_have_gathered_much_all_are_written_at_once() -> None:
+    class Slow(Store):
+        """Writes no stretch before all that came at once have come."""
+
+        async def apply(self, changes: Sequence[Change], **options: Any) -> None:
+            came.append(options["expected"].partition)
+            await asyncio.sleep(0)
+            assert came == [0, 1]
+            await super().apply(changes, **options)
+
+    came: list[int] = []
+    store = Slow()
+    sink = await begun(store, most_records=10)
+    await apply(sink, 0, 0, 5)
+    await apply(sink, 1, 0, 4)
+    assert came == []
+    await apply(sink, 1, 4, 6)
+    assert sorted(store.written) == [(0, 0, 5), (1, 0, 6)]
+
+
+@pytest.mark.parametrize("why", ["away", "refuses", "moved"])
+async def test_what_is_the_matter_with_another_partition_holds_up_nobody(why: str) -> None:
+    store = Store()
+    sink = await begun(store, most_records=10)
+    await apply(sink, 0, 0, 9)
+    match why:
+        case "away":
+            store.away = 1  # for the first of the two
+        case "refuses":
+            store.spoilt = {8}
+        case "moved":
+            await apply(store, 0, 0, 3)
+    await apply(sink, 1, 0, 5)
+    assert (1, 0, 5) in store.written
+    assert (0, 0, 9) not in store.written
+    store.spoilt = set()
+    for partition in range(2):
+        await fold(sink, partition, 12, 4)
+    assert rows(store) == await plainly([12, 12])
+
+
+async def test_what_nobody_expected_of_another_partition_is_raised() -> None:
+    class Broken(Store):
+        async def apply(self, changes: Sequence[Change], **options: Any) -> None:
+            if options["expected"].partition == 0:
+                raise LookupError("nobody expected it")
+
+    sink = await begun(Broken(), most_records=10)
+    await apply(sink, 0, 0, 9)
+    with pytest.raises(LookupError):
+        await apply(sink, 1, 0, 5)
+
+
 async def test_who_asks_how_far_it_is_finds_it_written() -> None:
     store = Store()
     sink = await begun(store)

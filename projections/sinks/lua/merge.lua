@@ -25,11 +25,13 @@ local writes = {}
 for i, move in ipairs(moves) do
   local place, expected, next_value, name = unpack(move)
   writes[i] = { "HSET", checkpoints, place, next_value, place .. ":step", name }
-  if string.find(expected, ">", 1, true) then -- a piece of a batch, which comes alone
-    redis.call("LLEN", journal) -- fails on a wrong type
+  if string.find(expected, ">", 1, true) then -- a piece of batches on their way, which come alone
     writes[i] = { "HSET", checkpoints, place, next_value }
-    writes[i + 1] = { "LPOP", journal }
   end
+end
+if string.find(moves[1][2], ">", 1, true) then
+  redis.call("LLEN", journal) -- fails on a wrong type
+  writes[#writes + 1] = { "LPOP", journal }
 end
 
 local at, gone = 6, {}
