@@ -48,6 +48,12 @@ SINK_APPLY_SECONDS = Histogram(
     buckets=SECONDS_BUCKETS,
     registry=REGISTRY,
 )
+HURRIED_FETCHES = Counter(
+    "entertainmenttime_hurried_fetches_total",
+    "Fetches of a busy projection made before their time, as somebody waited for a write.",
+    ("projection",),
+    registry=REGISTRY,
+)
 LAG_EVENTS = Gauge(
     "entertainmenttime_lag_events", "Records not folded, up to the log's true end.", BY_PARTITION, registry=REGISTRY
 )

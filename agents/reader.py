@@ -36,7 +36,7 @@ from agents.handover import (
 )
 from agents.hindrances import BLOCKED_SECONDS, Hindrances
 from agents.limits import Halted
-from agents.metrics import BATCH_SECONDS, BATCHES, timed
+from agents.metrics import BATCH_SECONDS, BATCHES, HURRIED_FETCHES, timed
 from agents.pacing import Pacing
 from agents.parking import NotYet
 from agents.standing import Standing
@@ -112,6 +112,8 @@ class Reader:
         )
         self.strangers: list[str] = []
         self._pacing = Pacing()
+        self._rests = False  # it reads no partition until its rest is over, whatever the hand-over lets go on
+        self._is_waited_for = asyncio.Event()
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -133,6 +135,10 @@ class Reader:
         """`run` ends with its next step. Cancelling it as well ends what it waits for, yet is not enough: a client of aiokafka that
         is closing swallows the cancellation."""
         self._is_stopping = True
+
+    def hurry(self) -> None:
+        """Somebody waits for what was written a moment ago: the next fetch is soon."""
+        self._is_waited_for.set()
 
     @property
     def has_begun(self) -> bool:
@@ -272,8 +278,7 @@ class Reader:
                 await self._consumer.getmany(timeout_ms=0)
             return
         wanted = {self._topic_partition(partition): partition for partition in epochs}
-        fetcher = self._consumer._fetcher
-        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = self._pacing.answering(self._now())
+        self._consumer._fetcher._fetch_max_wait_ms = self._pacing.wait_ms(self._now())
         try:
             fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
         except NoOffsetForPartitionError:
@@ -284,7 +289,11 @@ class Reader:
                 self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))
             return
         if fetched:
-            self._pacing.came(self._now())
+            self._pacing.came(self._now(), sum(map(len, fetched.values())))
+            if self._pacing.rest_until(is_waited_for=False) > self._now():
+                # Before anything else happens: the next fetch begins by itself, and cannot be taken back.
+                self._consumer.pause(*self._consumer.assignment())
+                self._rests = True
         for topic_partition, partition in wanted.items():
             try:
                 position = await self._consumer.position(topic_partition)
@@ -292,6 +301,19 @@ class Reader:
                 continue
             records = fetched.get(topic_partition, [])
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
+        if self._rests:
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Until it is time for the next fetch, or somebody waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pacing.rest_until(is_waited_for=False) - self._now()):
+                await self._is_waited_for.wait()
+                HURRIED_FETCHES.labels(self.projection.name).inc()
+                await asyncio.sleep(self._pacing.rest_until(is_waited_for=True) - self._now())
+        self._is_waited_for.clear()
+        self._rests = False
+        self._consumer.resume(*map(self._topic_partition, self._handover.reading()))
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -344,7 +366,8 @@ class Reader:
                 case Pause(partition):
                     self._consumer.pause(self._topic_partition(partition))
                 case Resume(partition):
-                    self._consumer.resume(self._topic_partition(partition))
+                    if not self._rests:
+                        self._consumer.resume(self._topic_partition(partition))
                     self._pacing.resumed(self._now())
                     self.standstills.resumed(partition)
                 case Seek(partition, offset):

@@ -40,10 +40,12 @@ from agents.watching import Watching
 from agents.webhooks.delivering import deliver
 from compose.connections import open_postgres
 from compose.garbage import collect_seldom
+from compose.hearing import hear
 from compose.settings import Settings, settings
 from compose.telemetry import start_logging
 from projections.projection import Projection
 from projections.queries.versions import Version, Versions, read_versions
+from projections.sinks.redis_keys import waits
 from projections.sinks.sink import Sink, StoreUnavailable
 from schemas.streams import streams
 
@@ -249,6 +251,16 @@ class Reading(Service):
             held.running.cancel()
         if ending:
             await asyncio.wait([held.running for held in ending.values()], timeout=END_SECONDS)
+
+    @Service.task
+    async def hear_waits(self) -> None:
+        """Somebody waits for a version to come further: its reader hurries."""
+
+        def hurry(name: str) -> None:
+            if held := self._held.get(name):
+                held.reader.hurry()
+
+        await hear(self._stores.redis, waits(settings().prefix), hurry)
 
     @Service.task
     async def watch(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -13,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from compose.ending import end
+from compose.hearing import LISTEN_AGAIN_SECONDS, hear
 from compose.log import EventLog, LogUnavailable
 from compose.settings import Settings
 from gateway.answers import Query, bad_parameter, secret_of
@@ -24,7 +26,7 @@ from gateway.waiting import Waiting
 from projections.queries.checkpoints import checkpoints_of
 from projections.queries.versions import Versions
 from projections.sinks.postgres import reaching_postgres
-from projections.sinks.redis_keys import channel
+from projections.sinks.redis_keys import channel, waits
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place, WrongToken, furthest, read_token
 from schemas.streams import streams
@@ -33,7 +35,6 @@ PATIENCE_SECONDS = 5.0  # of one request, however many projections answer it
 SOON_SECONDS = 0.05  # most writes are folded by then, and the broker need not be asked
 # In case a message was lost: messages only make the wait shorter. Elasticsearch tells nobody.
 LOOK_AGAIN_SECONDS = {"postgres": 0.2, "redis": 0.2, "elasticsearch": 0.025, "memory": 0.025}
-LISTEN_AGAIN_SECONDS = 1.0
 MAX_WAITING = 1_000  # requests of one process
 MAX_TOKENS = 16
 STALE_HEADER = "X-Stale"
@@ -132,20 +133,19 @@ class Freshness:
         if version.full_name not in self._versions_waited_for:
             checkpoints = checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
             look_again_seconds = LOOK_AGAIN_SECONDS[streams().projections[projection].sink]
-            self._versions_waited_for[version.full_name] = Waiting(checkpoints, look_again_seconds)
+            self._versions_waited_for[version.full_name] = Waiting(
+                checkpoints, look_again_seconds, partial(self._hurry, version.full_name)
+            )
         return self._versions_waited_for[version.full_name]
+
+    async def _hurry(self, full_name: str) -> None:
+        """Who folds this version rests between two fetches, but not while somebody waits."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.publish(waits(self._settings.prefix), full_name)
 
     async def listen_to_redis(self) -> None:
         """Hear of every move in Redis, for as long as the process lives."""
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                async with self._redis.pubsub() as messages:
-                    await messages.subscribe(channel(self._settings.prefix))
-                    while True:
-                        # A time-out of its own: the client's would end a subscription that is merely quiet.
-                        if message := await messages.get_message(ignore_subscribe_messages=True, timeout=1.0):
-                            self.hear(message["data"].decode())
-            await asyncio.sleep(LISTEN_AGAIN_SECONDS)
+        await hear(self._redis, channel(self._settings.prefix), self.hear)
 
     async def listen_to_postgres(self) -> None:
         """Hear of every move in Postgres, for as long as the process lives."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from projections.queries.checkpoints import Checkpoints
 from schemas.log import Place
@@ -14,12 +14,19 @@ Wanted = tuple[int, "asyncio.Future[None]"]
 class Waiting:
     """However many wait, the store is asked one question at a time, about all of them; a move that is told needs no question.
 
-    Told or not, it is looked at every `look_again_seconds`: a message may be lost. Nothing is asked while nobody waits.
+    Told or not, it is looked at every `look_again_seconds`: a message may be lost. Nothing is asked while nobody waits. Whenever somebody
+    has to wait `hurry` is called, for whoever folds.
     """
 
-    def __init__(self, checkpoints: Checkpoints, look_again_seconds: float) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        look_again_seconds: float,
+        hurry: Callable[[], Awaitable[None]],
+    ) -> None:
         self._checkpoints = checkpoints
         self._look_again_seconds = look_again_seconds
+        self._hurry = hurry
         self._wanted: dict[tuple[str, int], list[Wanted]] = defaultdict(list)
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
@@ -70,6 +77,7 @@ class Waiting:
             for partition, next_offset in offsets.items():
                 self.tell(*partition, next_offset)
             if self._wanted:
+                await self._hurry()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._came.wait(), self._look_again_seconds)
 

@@ -92,3 +92,8 @@ def shard_of(identity: str, shards: int) -> int:
 def channel(prefix: str) -> str:
     """Where each move of a checkpoint is told, as `leaderboard_v1 views 3 41207`: projection, topic, partition, next offset."""
     return prefix + "checkpoints"
+
+
+def waits(prefix: str) -> str:
+    """Where it is told that somebody waits for a version to come further, as `leaderboard_v1`."""
+    return prefix + "waits"

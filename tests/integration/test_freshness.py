@@ -17,8 +17,10 @@ from pydantic import SecretStr
 from compose.log import Appended, LogUnavailable
 from compose.settings import Settings
 from gateway.freshness import PATIENCE_SECONDS, STALE_HEADER
-from gateway.keys import LOG, POSTGRES
+from gateway.keys import LOG, POSTGRES, REDIS
+from projections.queries.versions import Versions
 from projections.sinks.postgres import PostgresSink
+from projections.sinks.redis_keys import waits
 from projections.statistics import statistics
 from schemas.events import Event
 from schemas.log import Place, write_token
@@ -240,6 +242,21 @@ def nobody_folds(servers: Servers) -> Settings:
     settings = servers.settings(f"{servers.prefix}idle_")
     asyncio.run(provision_gateway(settings))
     return settings
+
+
+async def test_whoever_folds_is_told_of_a_read_that_waits(nobody_folds: Settings) -> None:
+    async with gateway_on(nobody_folds) as gateway, gateway.http.app[REDIS].pubsub() as messages:
+        await messages.subscribe(waits(nobody_folds.prefix))
+        token = await appended(gateway, *views_of("film"))
+        reading = asyncio.create_task(read(gateway, "/api/analytics/top", token))
+
+        async def heard() -> str | None:
+            message = await messages.get_message(ignore_subscribe_messages=True, timeout=1.0)
+            return message["data"].decode() if message else None
+
+        assert await until(heard) == Versions().active("leaderboard").full_name
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def test_an_answer_without_the_write_says_of_which_projection_it_is_stale(nobody_folds: Settings) -> None:

@@ -1,6 +1,7 @@
 """The worker on real servers: what is in the log is folded, once, whatever else lies beside it."""
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -9,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,22 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from agents.handover import Batch
+from agents import pacing
+from agents.handover import Batch, Partition
+from agents.log_reader import log_of
 from agents.pacing import QUIET_WAIT_MS
 from agents.reader import Reader
 from agents.watchdog import Watchdog, silent
+from compose.connections import open_redis
 from compose.local.stack import ROOT
 from compose.provisioning import provision_topics
 from compose.settings import Settings
+from projections.queries.versions import Versions
 from projections.sinks.memory import MemorySink
+from projections.sinks.redis_keys import waits
 from projections.views import views
 from schemas.envelope import encode
+from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.servers import Servers, free_port
 from tests.working import (
@@ -128,7 +134,7 @@ async def test_a_reader_for_whom_nothing_comes_asks_the_broker_seldom(
             for record in caplog.records
             if record.getMessage().startswith(FETCH_OF_ONE % settings.named("views"))
         ]
-        pauses = [later - earlier for earlier, later in pairwise(asked[-6:])]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(asked[-6:])]
         return len(pauses) == 5 and min(pauses) > 0.8 * QUIET_WAIT_MS / 1_000
 
     await until(asks_seldom)
@@ -242,6 +248,57 @@ async def test_a_reader_whose_fold_never_returns_is_given_up_and_the_next_one_fo
     await asyncio.wait_for(folded.wait(), 30)
     running.cancel()
     await asyncio.wait([running], timeout=20)
+
+
+async def test_a_reader_that_rests_reads_on_once_somebody_waits(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seconds in ("BUSY_SECONDS", "REST_SECONDS"):
+        monkeypatch.setattr(pacing, seconds, 10_000.0)  # it is always busy, and rests for ever
+    await provision_log(settings)
+    partitions = {name: topic.partitions for name, topic in streams().topics.items()}
+    folded: asyncio.Queue[Batch] = asyncio.Queue()
+
+    async def deliver(batch: Batch) -> None:
+        agents.append(asyncio.create_task(reader.process(batch)))
+
+    agents: list[asyncio.Task[None]] = []
+    reader = Reader(settings, views, MemorySink(views), partitions, fold=folded.put, deliver=deliver)
+    running = asyncio.create_task(reader.run())
+    try:
+        await produce(settings, [viewed("first", "film")])
+        assert len((await asyncio.wait_for(folded.get(), 30)).records) == 1
+        await produce(settings, [viewed("second", "film")])
+        # Whoever comes now has read it by the time that it is looked whether this one has.
+        at = Partition("views", partition_of(b"second", partitions["views"]))
+        async with log_of(settings)(at) as log:
+            assert [b"second" in [record.key for record in records] async for records in log.read(0, await log.end())]
+        assert folded.empty()
+        reader.hurry()
+        assert len((await asyncio.wait_for(folded.get(), 30)).records) == 1
+    finally:
+        running.cancel()
+        await asyncio.wait([running, *agents], timeout=20)
+
+
+async def test_a_busy_worker_hurries_for_who_waits(settings: Settings, servers: Servers, tmp_path: Path) -> None:
+    await provision_log(settings)
+    port = free_port()
+    with working(settings, servers, tmp_path, ET_WORKER_METRICS_PORT=str(port)):
+        await produce(settings, [viewed("view", "film")])
+        await settled(settings, Counter(film=1))
+        names = (f"view-{number}" for number in itertools.count())
+
+        async def has_hurried() -> bool:
+            # A few, one by one, so that it is busy; and somebody who waits for each.
+            for name in itertools.islice(names, 10):
+                await produce(settings, [viewed(name, "film")])
+                async with open_redis(settings) as redis:
+                    await redis.publish(waits(settings.prefix), Versions().active("leaderboard").full_name)
+            text = (await get(port, "/metrics"))[1]
+            return 'entertainmenttime_hurried_fetches_total{projection="leaderboard"}' in text
+
+        await until(has_hurried)
 
 
 async def test_a_worker_tells_what_it_reads_and_why_it_stands_still(

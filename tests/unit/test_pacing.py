@@ -1,37 +1,46 @@
-"""A fetch is answered at once, but where much comes."""
+"""A fetch is made at once, but where records come one after the other."""
 
 from agents.fetching import FETCH_WAIT_MS
-from agents.pacing import BUSY_WAIT_MS, MUCH_BYTES, QUIET_WAIT_MS, Answering, Pacing
-
-AT_ONCE, MUCH, QUIET = Answering(1, FETCH_WAIT_MS), Answering(MUCH_BYTES, BUSY_WAIT_MS), Answering(1, QUIET_WAIT_MS)
+from agents.pacing import MUCH, QUIET_WAIT_MS, REST_SECONDS, SHORT_REST_SECONDS, Pacing
 
 
-def after(*moments: float) -> Pacing:
-    """Something came at each."""
+def after(*moments: float, records: int = 1) -> Pacing:
+    """So many came at each."""
     pacing = Pacing()
     for moment in moments:
-        pacing.came(moment)
+        pacing.came(moment, records)
     return pacing
 
 
-def test_what_comes_now_and_then_is_answered_at_once() -> None:
-    assert after(100.0).answering(100.0) == AT_ONCE
-    assert after(100.0, 100.5).answering(100.5) == AT_ONCE
+def rest(pacing: Pacing, now: float, *, is_waited_for: bool = False) -> float:
+    return round(max(0.0, pacing.rest_until(is_waited_for=is_waited_for) - now), 6)
 
 
-def test_where_much_comes_it_is_answered_with_what_has_come() -> None:
-    assert after(100.0, 100.05).answering(100.05) == MUCH
-    assert after(100.0, 100.05).answering(100.1) == MUCH
+def test_what_comes_now_and_then_is_fetched_at_once() -> None:
+    assert rest(after(100.0), 100.0) == 0
+    assert rest(after(100.0, 100.5), 100.5) == 0
 
 
-def test_whoever_was_busy_is_so_no_longer_when_nothing_has_come_for_a_moment() -> None:
-    busy = after(100.0, 100.05)
-    assert busy.answering(100.2) == AT_ONCE
-    assert busy.answering(102.0) == QUIET
+def test_where_records_come_one_after_the_other_they_gather_for_a_moment() -> None:
+    assert rest(after(100.0, 100.05), 100.05) == REST_SECONDS
+    assert rest(after(100.0, 100.05), 100.06) == round(REST_SECONDS - 0.01, 6)
+    assert rest(after(100.0, 100.05), 102.0) == 0
+
+
+def test_who_is_waited_for_hardly_rests() -> None:
+    assert rest(after(100.0, 100.05), 100.05, is_waited_for=True) == SHORT_REST_SECONDS
+
+
+def test_where_there_is_more_nobody_rests() -> None:
+    assert rest(after(100.0, 100.05, records=MUCH), 100.05) == 0
+
+
+def test_the_broker_waits_long_where_nothing_comes() -> None:
+    assert after(100.0).wait_ms(100.5) == FETCH_WAIT_MS
+    assert after(100.0).wait_ms(105.0) == QUIET_WAIT_MS
 
 
 def test_a_partition_that_goes_on_is_not_quiet() -> None:
     pacing = after(100.0)
-    assert pacing.answering(105.0) == QUIET
     pacing.resumed(105.0)
-    assert pacing.answering(105.1) == AT_ONCE
+    assert pacing.wait_ms(105.1) == FETCH_WAIT_MS

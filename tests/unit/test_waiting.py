@@ -37,17 +37,21 @@ class Store:
         return {partition: self.reached.get(partition, 0) for partition in partitions}
 
 
+async def nobody() -> None:
+    """Who would hurry."""
+
+
 async def test_a_thousand_who_wait_are_one_question() -> None:
     store = Store()
     store.reached["views", 3] = 10_000
-    waiting = Waiting(store, LONG)
+    waiting = Waiting(store, LONG, nobody)
     await asyncio.gather(*(waiting.wait([Place("views", 3, offset)]) for offset in range(1_000)))
     assert store.questions == 1
 
 
 async def test_a_move_that_is_told_wakes_those_whose_write_is_folded_and_no_others() -> None:
     store = Store()
-    waiting = Waiting(store, LONG)
+    waiting = Waiting(store, LONG, nobody)
     folded, other = (asyncio.create_task(waiting.wait([Place("views", 3, offset)])) for offset in (4, 5))
     await asyncio.sleep(0.01)
     asked = store.questions
@@ -58,9 +62,27 @@ async def test_a_move_that_is_told_wakes_those_whose_write_is_folded_and_no_othe
     await asyncio.wait_for(other, 1)
 
 
+async def test_who_folds_is_told_to_hurry_when_somebody_has_to_wait_and_only_then() -> None:
+    told = asyncio.Event()
+
+    async def hurry() -> None:
+        told.set()
+
+    store = Store()
+    store.reached["views", 3] = 5
+    waiting = Waiting(store, LONG, hurry)
+    await waiting.wait([Place("views", 3, 4)])
+    assert not told.is_set()
+    for offset in (5, 6):  # also whoever comes while another waits
+        waits = asyncio.create_task(waiting.wait([Place("views", 3, offset)]))
+        await asyncio.wait_for(told.wait(), 1)
+        told.clear()
+        waits.cancel()
+
+
 async def test_a_move_of_which_no_message_came_is_seen_all_the_same() -> None:
     store = Store()
-    waiting = Waiting(store, 0.01)
+    waiting = Waiting(store, 0.01, nobody)
     waits = asyncio.create_task(waiting.wait([Place("views", 3, 4), Place("views", 7, 1)]))
     await asyncio.sleep(0.03)
     store.reached |= {("views", 3): 5, ("views", 7): 2}
@@ -69,7 +91,7 @@ async def test_a_move_of_which_no_message_came_is_seen_all_the_same() -> None:
 
 async def test_who_comes_during_a_question_is_asked_for_at_once() -> None:
     store = Store()
-    waiting = Waiting(store, LONG)
+    waiting = Waiting(store, LONG, nobody)
     first = asyncio.create_task(waiting.wait([Place("views", 3, 4)]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -82,7 +104,7 @@ async def test_who_comes_during_a_question_is_asked_for_at_once() -> None:
 async def test_a_store_that_is_down_is_told_to_all_who_wait_and_asked_anew_by_the_next() -> None:
     store = Store()
     store.down = True
-    waiting = Waiting(store, LONG)
+    waiting = Waiting(store, LONG, nobody)
     told = await asyncio.gather(
         *(waiting.wait([Place("views", 3, offset)]) for offset in range(3)), return_exceptions=True
     )
@@ -94,7 +116,7 @@ async def test_a_store_that_is_down_is_told_to_all_who_wait_and_asked_anew_by_th
 
 async def test_nothing_is_asked_while_nobody_waits() -> None:
     store = Store()
-    waiting = Waiting(store, 0.001)
+    waiting = Waiting(store, 0.001, nobody)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(waiting.wait([Place("views", 3, 4)]), 0.02)
     await asyncio.sleep(0.01)
@@ -141,7 +163,7 @@ async def test_who_leaves_takes_the_answer_from_nobody() -> None:
 async def test_more_than_a_thousand_are_not_kept_waiting() -> None:
     nothing: Any = None
     freshness = Freshness(nothing, Versions(), nothing, nothing, nothing, nothing)
-    freshness._versions_waited_for[Versions().active("views").full_name] = Waiting(Store(), LONG)
+    freshness._versions_waited_for[Versions().active("views").full_name] = Waiting(Store(), LONG, nobody)
     place = Place("views", 3, 4)
     waiting = [asyncio.create_task(freshness.wait(["views"], [place])) for _ in range(MAX_WAITING)]
     await asyncio.sleep(0.01)
