@@ -20,8 +20,8 @@ from projections.sinks.together import Batch, joined
 from schemas.log import Place
 from schemas.streams import DECISIONS
 
-MOST_ROWS = 120_000
-MOST_RECORDS = 300_000  # what is folded again after a kill
+MOST_ROWS = 40_000  # of a partition
+MOST_RECORDS = 300_000  # of all partitions: what is folded again after a kill
 
 
 class Gathering:
@@ -38,12 +38,14 @@ class Gathering:
         self._most_records = most_records
         self._gathered: dict[Partition, Batch] = {}
         self._refused_to: dict[Partition, int] = {}
+        self._untold: dict[Partition, CheckpointMoved] = {}  # for who goes on with each
         self._turns: dict[Partition, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def prepare(self) -> None:
         await self._sink.prepare()
 
     async def checkpoint(self, topic: str, partition: int, log: LogIdentity) -> Checkpoint:
+        self._untold.pop(Partition(topic, partition), None)
         await self.write(topic, partition)
         return await self._sink.checkpoint(topic, partition, log)
 
@@ -58,6 +60,7 @@ class Gathering:
     ) -> None:
         at, batch = Partition(*expected[:2]), Batch(changes, expected, next_offset, step)
         async with self._turns[at]:
+            self._tell(at)
             gathered = self._gathered.get(at)
             if gathered and gathered.next_offset != expected.offset:
                 raise CheckpointMoved("what is gathered", expected)
@@ -68,7 +71,10 @@ class Gathering:
                 and expected.offset >= self._refused_to.get(at, 0)
             )
             if is_gathered:
-                self._gathered[at] = await thinking(batch.reach, self._with, gathered, batch)
+                self._gathered[at] = found = await thinking(batch.reach, self._with, gathered, batch)
+                if _rows(found.changes) >= self._most_rows:
+                    # While the store writes them, others are thought about.
+                    await self._write(at)
             else:
                 await self._write(at)
                 await self._sink.apply(changes, expected=expected, next_offset=next_offset, offsets=offsets, step=step)
@@ -79,6 +85,7 @@ class Gathering:
         """What is gathered of a partition. Nothing is left of it but for StoreUnavailable: then it can be written later."""
         at = Partition(topic, partition)
         async with self._turns[at]:
+            self._tell(at)
             await self._write(at)
 
     async def newest_step(self, topic: str, partition: int) -> Step:
@@ -102,22 +109,26 @@ class Gathering:
         return Batch(joined([gathered, batch]), gathered.expected, batch.next_offset)
 
     def _is_much(self) -> bool:
-        gathered = self._gathered.values()
-        return (
-            sum(batch.reach for batch in gathered) >= self._most_records
-            or sum(_rows(batch.changes) for batch in gathered) >= self._most_rows
-        )
+        return sum(gathered.reach for gathered in self._gathered.values()) >= self._most_records
+
+    def _tell(self, at: Partition) -> None:
+        if moved := self._untold.pop(at, None):
+            raise moved
 
     async def _write_all(self, at: Partition) -> None:
-        """Raises what comes of `at`; whoever goes on with another partition hears of that one."""
+        """Raises what comes of `at`; whoever goes on with another partition hears of that one then."""
         gathered = sorted({*self._gathered, at})
         async with AsyncExitStack() as turns:
             for each in gathered:
                 await turns.enter_async_context(self._turns[each])
+            if not self._is_much():
+                return  # another was first
             # Begun in one breath.
             ended = await asyncio.gather(*map(self._write, gathered), return_exceptions=True)
         for each, outcome in zip(gathered, ended, strict=True):
-            if outcome is not None and (each == at or not isinstance(outcome, CheckpointMoved | StoreUnavailable)):
+            if isinstance(outcome, CheckpointMoved) and each != at:
+                self._untold[each] = outcome
+            elif outcome is not None and (each == at or not isinstance(outcome, StoreUnavailable)):
                 raise outcome
 
     async def _write(self, at: Partition) -> None:

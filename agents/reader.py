@@ -303,6 +303,8 @@ class Reader:
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
         if self._rests:
             await self._rest()
+        else:
+            self._is_waited_for.clear()
 
     async def _rest(self) -> None:
         """Until it is time for the next fetch, or somebody waits for it."""

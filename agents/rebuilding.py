@@ -136,9 +136,10 @@ class Rebuilding:
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.close()
+        deadline = time.monotonic() + END_SECONDS
         for process in self._processes.values():
             try:
-                await asyncio.wait_for(process.wait(), END_SECONDS)
+                await asyncio.wait_for(process.wait(), max(0.0, deadline - time.monotonic()))
             except TimeoutError:
                 process.kill()
                 await process.wait()

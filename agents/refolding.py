@@ -42,11 +42,12 @@ from schemas.records import Record
 from schemas.streams import streams
 
 SIDE_BY_SIDE = 6  # partitions, of whose views many add to the same films and hours
-FETCH_BYTES = 512 * 1024  # of a partition: what is decoded, judged and added up at once
+FETCH_BYTES = 1024 * 1024  # of a partition: what is decoded, judged and added up at once
 POLL_MS = 200
 POSTGRES_CONNECTIONS = 6
 WAIT_SECONDS = 0.5
 AWAY, STOPPED = 1, 2  # exit statuses: start it again; somebody has to do something
+AUTOGROUP_TRIES, AUTOGROUP_SECONDS = 50, 0.11
 NEARLY = 1_000  # records left, of which a worker makes one batch
 
 Ends = Mapping[Partition, int]
@@ -140,6 +141,7 @@ class Refolding:
             await asyncio.sleep(WAIT_SECONDS)
 
     async def _write(self, consumer: Any, partition: Partition) -> None:
+        """What is gathered of it; where something was lost, its position is the store's again."""
         await self._insist(consumer, partition, partial(self._sink.write, *partition))
 
     async def _fold_some(self, consumer: Any, partition: Partition, end: int) -> None:
@@ -198,6 +200,8 @@ class Refolding:
                 checkpoint = await self._sink.checkpoint(partition.topic, partition.number, identity)
                 break
             except StoreUnavailable:
+                if self._stopping:
+                    return
                 attempt += 1
                 await asyncio.sleep(back_off_seconds(attempt))
         starts, ends = await consumer.beginning_offsets([at]), await consumer.end_offsets([at])
@@ -231,7 +235,12 @@ def rest() -> None:
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError):
         os.setsid()
-        Path("/proc/self/autogroup").write_text("19")
+        for _ in range(AUTOGROUP_TRIES):
+            try:
+                Path("/proc/self/autogroup").write_text("19")
+                break
+            except BlockingIOError:  # one process of the machine every tenth of a second may
+                time.sleep(AUTOGROUP_SECONDS)
 
 
 async def _until_input_ends(refolding: Refolding) -> None:

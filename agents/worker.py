@@ -39,6 +39,7 @@ from agents.watchdog import Watchdog
 from agents.watching import Watching
 from agents.webhooks.delivering import deliver
 from compose.connections import open_postgres
+from compose.ending import end
 from compose.garbage import collect_seldom
 from compose.hearing import hear
 from compose.settings import Settings, settings
@@ -177,6 +178,7 @@ class Reading(Service):
         self._versions = Versions()
         self._held: dict[str, Held] = {}
         self._changing = asyncio.Lock()  # of what is held
+        self._hearing = asyncio.create_task(hear(self._stores.redis, waits(settings().prefix), self._hurry))
         self._watchdog = Watchdog()
         self._watching = Watching(settings(), self._stores.pool, self._seen, self._standings, self._watchdog)
         await self._open.enter_async_context(
@@ -184,6 +186,7 @@ class Reading(Service):
         )
 
     async def on_stop(self) -> None:
+        await end(self._hearing)
         await self._end(list(self._held))
         await self._open.aclose()
 
@@ -253,19 +256,14 @@ class Reading(Service):
             await asyncio.wait([held.running for held in ending.values()], timeout=END_SECONDS)
 
     @Service.task
-    async def hear_waits(self) -> None:
-        """Somebody waits for a version to come further: its reader hurries."""
-
-        def hurry(name: str) -> None:
-            if held := self._held.get(name):
-                held.reader.hurry()
-
-        await hear(self._stores.redis, waits(settings().prefix), hurry)
-
-    @Service.task
     async def watch(self) -> None:
         """Where every partition stands, and the watchdog for those that stand still."""
         await self._watching.run(self._wake)
+
+    def _hurry(self, name: str) -> None:
+        """Somebody waits for this version to come further."""
+        if held := self._held.get(name):
+            held.reader.hurry()
 
     def _standings(self) -> list[Standing]:
         return [

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import NoReturn
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -11,7 +10,7 @@ from redis.exceptions import RedisError
 LISTEN_AGAIN_SECONDS = 1.0
 
 
-async def hear(redis: Redis, channel: str, told: Callable[[str], None]) -> NoReturn:
+async def hear(redis: Redis, channel: str, told: Callable[[str], None]) -> None:
     """Call `told` with all that is said, until cancelled. What is said while Redis is away is lost."""
     while True:
         with contextlib.suppress(RedisError, OSError):
@@ -20,5 +19,5 @@ async def hear(redis: Redis, channel: str, told: Callable[[str], None]) -> NoRet
                 while True:
                     # A time-out of its own: the client's would end a subscription that is merely quiet.
                     if message := await messages.get_message(ignore_subscribe_messages=True, timeout=1.0):
-                        told(message["data"].decode())
+                        told(message["data"].decode(errors="replace"))
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -73,6 +73,7 @@ class Freshness:
         self._ends: Mapping[tuple[str, int], int] = {}
         self._ask_ends = Joint(self._read_ends)
         self._waiting = 0
+        self._begun: set[asyncio.Task[None]] = set()
 
     async def wait(
         self, projections: Iterable[str], places: Iterable[Place], seconds: float = PATIENCE_SECONDS
@@ -119,11 +120,17 @@ class Freshness:
     async def close(self) -> None:
         for waiting in self._versions_waited_for.values():
             await waiting.close()
+        await end(*self._begun)
 
     async def _read_ends(self) -> Mapping[tuple[str, int], int]:
         return await self._log.ends(
             (name, number) for name, topic in streams().topics.items() for number in range(topic.partitions)
         )
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
 
     def _is_beyond(self, place: Place) -> bool:
         return place.offset >= self._ends.get((place.topic, place.partition), 0)
@@ -133,13 +140,14 @@ class Freshness:
         if version.full_name not in self._versions_waited_for:
             checkpoints = checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
             look_again_seconds = LOOK_AGAIN_SECONDS[streams().projections[projection].sink]
+            # Who folds rests between two fetches, but not while somebody waits. Nobody waits for its being said: Redis may be away.
+            say = Joint(partial(self._say_that_somebody_waits, version.full_name))
             self._versions_waited_for[version.full_name] = Waiting(
-                checkpoints, look_again_seconds, partial(self._hurry, version.full_name)
+                checkpoints, look_again_seconds, lambda: self._begin(say())
             )
         return self._versions_waited_for[version.full_name]
 
-    async def _hurry(self, full_name: str) -> None:
-        """Who folds this version rests between two fetches, but not while somebody waits."""
+    async def _say_that_somebody_waits(self, full_name: str) -> None:
         with contextlib.suppress(RedisError, OSError):
             await self._redis.publish(waits(self._settings.prefix), full_name)
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 
 from projections.queries.checkpoints import Checkpoints
 from schemas.log import Place
@@ -22,7 +22,7 @@ class Waiting:
         self,
         checkpoints: Checkpoints,
         look_again_seconds: float,
-        hurry: Callable[[], Awaitable[None]],
+        hurry: Callable[[], None],
     ) -> None:
         self._checkpoints = checkpoints
         self._look_again_seconds = look_again_seconds
@@ -77,7 +77,7 @@ class Waiting:
             for partition, next_offset in offsets.items():
                 self.tell(*partition, next_offset)
             if self._wanted:
-                await self._hurry()
+                self._hurry()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._came.wait(), self._look_again_seconds)
 

@@ -1,6 +1,5 @@
 """The sink in Postgres: a transaction for whatever waits to be written, the checkpoints first."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -26,7 +25,8 @@ FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
 MOST_RECORDS = 2_000  # of several partitions in a transaction
-LONG_SIDE_BY_SIDE = 2  # batches: while the server writes one, another is sent
+MOST_OF_LONG_ONES = 300_000  # records, as well
+LONG_SIDE_BY_SIDE = 2  # transactions: while the server writes one, another is sent
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 
 # Heard by who waits for a write: "statistics_v1 views 3 41207", a line a checkpoint, as in Redis, once the transaction is committed.
@@ -118,7 +118,7 @@ class PostgresSink:
         self._types: Mapping[tuple[str, str], str] = {}
         self._forgotten: Mapping[str, Forgotten] = {}
         self._together = Together(self._apply, MOST_RECORDS)
-        self._long_ones = asyncio.Semaphore(LONG_SIDE_BY_SIDE)
+        self._long_ones = Together(self._apply, MOST_OF_LONG_ONES, side_by_side=LONG_SIDE_BY_SIDE)
 
     async def prepare(self) -> None:
         sql = (TABLES / f"{self._projection.name}.sql").read_text().replace("{version}", str(self._projection.version))
@@ -155,13 +155,10 @@ class PostgresSink:
         offsets: Sequence[int] | None = None,
         step: str | None = None,
     ) -> None:
-        """In one transaction of any size, a short one with the batches of other partitions that have come meanwhile."""
+        """In one transaction of any size, with the batches of other partitions that have come meanwhile, a short one with short ones."""
         batch = Batch(changes, expected, next_offset, step)
-        if batch.reach > self._together.most_records:
-            async with self._long_ones:
-                await self._apply([batch])
-        else:
-            await self._together.join(batch)
+        together = self._long_ones if batch.reach > self._together.most_records else self._together
+        await together.join(batch)
 
     async def _apply(self, batches: Sequence[Batch]) -> None:
         """All of them or none."""

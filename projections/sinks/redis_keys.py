@@ -27,7 +27,7 @@ class Keys(NamedTuple):
         return self.root + "checkpoints"
 
     def journal(self, place: str) -> str:
-        """A list: what is left to write of a batch on this `topic/partition`."""
+        """A list: what is left to write of a batch on this `topic/partition`, and of those of others that are written with it."""
         return f"{self.root}journal:{place}"
 
     @property

@@ -4,7 +4,7 @@ A batch of more rows than one call may write is written down first, piece by pie
 checkpoint from `100` to `100>5100 3`: on its way from 100 to 5100, three pieces left. Each further call writes a piece, drops it from the
 journal and counts down; the last one moves the checkpoint to `5100`. From the first of these calls the batch is applied as surely as if
 it were written: whoever next asks for the checkpoint writes what is left. Batches of several partitions that are written as one lie in the
-journal of the first: then each checkpoint names it as well, `100>5100 3 views/7`, and every call counts down all of them.
+journal of the first: then each checkpoint names that one as well, `100>5100 3 views/7`, and every call counts down all of them.
 """
 
 import secrets
@@ -78,9 +78,9 @@ class Shard:
             return await self.layout.write(rows, moves)
         await self._check_types(rows)
         rows.clear()  # they are in the pieces now, and many
-        lead, count = moves[0].place, len(pieces)
-        begun = [move._replace(next=_Way.of(move, lead, count).value(move.place)) for move in moves]
-        names = [self._keys.checkpoints, self._keys.state, self._keys.journal(lead)]
+        lead, count = moves[0].place if len(moves) > 1 else "", len(pieces)
+        begun = [move._replace(next=_Way.of(move, lead, count).value) for move in moves]
+        names = [self._keys.checkpoints, self._keys.state, self._keys.journal(moves[0].place)]
         said = orjson.dumps([(*move[:3], move.step) for move in begun])
         if not await BEGIN.run(self._redis, names, [said, *(orjson.dumps(list(piece.items())) for piece in pieces)]):
             return False
@@ -88,7 +88,7 @@ class Shard:
             ways = [_Way.of(move, lead, left) for move in moves]
             steps = [way.step(move.place, move) for way, move in zip(ways, moves, strict=True)]
             if not await self.layout.write(piece, steps):
-                await self._complete(lead)
+                await self._complete(moves[0].place)
                 break
         return True
 
@@ -102,20 +102,20 @@ class Shard:
         """Write what is left of a batch, while others may be at it too. Raises StoreUnavailable where its journal is lost."""
         while True:
             value: Any = await self._redis.hget(self._keys.checkpoints, place)
-            if (way := _Way.read(value, place)) is None:
+            if (way := _Way.read(value)) is None:
                 return
-            journal = self._keys.journal(way.lead)
+            journal = self._keys.journal(way.lead or place)
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(self._keys.checkpoints)
                 pipeline.lindex(journal, 0)
                 checkpoints, piece = await pipeline.execute()
             of_each = {name.decode(): value for name, value in checkpoints.items() if b":" not in name}
-            ways = [(name, _Way.read(value, name)) for name, value in of_each.items()]
-            steps = [one.step(name) for name, one in ways if one is not None and one.lead == way.lead]
+            ways = [(name, _Way.read(value)) for name, value in of_each.items()]
+            steps = [one.step(name) for name, one in ways if one and (one.lead or name) == (way.lead or place)]
             if steps and piece is None:
-                raise StoreUnavailable("redis", f"{journal} is lost, with what was on its way: rebuild it")
+                raise StoreUnavailable("redis", f"{journal} is not there, with what was on its way: rebuild it")
             if steps:
-                steps.sort(key=lambda step: step.place != way.lead)
+                steps.sort(key=lambda step: step.place != (way.lead or place))
                 await self.layout.write(_rows(orjson.loads(piece)), steps)
 
     async def _check_types(self, rows: Rows) -> None:
@@ -136,36 +136,36 @@ class Shard:
 
 
 class _Way(NamedTuple):
-    """A checkpoint on its way from one offset to another, with so many pieces left in the journal of the place `lead`."""
+    """A checkpoint on its way from one offset to another, with so many pieces left in the journal; of the place `lead` if it is one of
+    several, which then names itself too."""
 
     expected: str
     next: str
     left: int
-    lead: str
+    lead: str = ""
 
     @classmethod
     def of(cls, move: Move, lead: str, left: int) -> "_Way":
         return cls(move.expected, move.next, left, lead)
 
     @classmethod
-    def read(cls, value: bytes | None, place: str) -> "_Way | None":
+    def read(cls, value: bytes | None) -> "_Way | None":
         """None for a checkpoint that stands still."""
         if value is None or b">" not in value:
             return None
         way, left, *lead = value.decode().split(" ")
         expected, _, following = way.partition(">")
-        return cls(expected, following, int(left), lead[0] if lead else place)
+        return cls(expected, following, int(left), *lead)
 
-    def value(self, place: str) -> str:
-        """As it lies at `place`."""
-        if not self.left:
-            return self.next
-        return f"{self.expected}>{self.next} {self.left}" + ("" if self.lead == place else f" {self.lead}")
+    @property
+    def value(self) -> str:
+        """As it lies there."""
+        return f"{self.expected}>{self.next} {self.left} {self.lead}".rstrip() if self.left else self.next
 
     def step(self, place: str, move: Move | None = None) -> Move:
         """The move behind the next piece; the last one tells what `move` does."""
         following = self._replace(left=self.left - 1)
-        step = Move(place, self.value(place), following.value(place))
+        step = Move(place, self.value, following.value)
         if move is None:
             return step
         return step._replace(channel=move.channel, message="" if following.left else move.message)

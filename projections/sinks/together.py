@@ -35,15 +35,20 @@ class Batch(NamedTuple):
         return self.step is None and not any(isinstance(change, Forget | Remove) for change in self.changes)
 
 
-class Together:
-    """Writes by `write`, one call at a time, each of no more than `most_records` unless they are of one batch."""
+Waiting = tuple[Batch, "asyncio.Future[None]"]
 
-    def __init__(self, write: Callable[[Sequence[Batch]], Awaitable[None]], most_records: int) -> None:
+
+class Together:
+    """Writes by `write`: `side_by_side` calls at a time at most, each of no more than `most_records` unless they are of one batch."""
+
+    def __init__(
+        self, write: Callable[[Sequence[Batch]], Awaitable[None]], most_records: int, *, side_by_side: int = 1
+    ) -> None:
         self._write = write
         self.most_records = most_records
-        self._waiting: deque[tuple[Batch, asyncio.Future[None]]] = deque()
-        self._writing: asyncio.Task[None] | None = None
-        self._group: list[tuple[Batch, asyncio.Future[None]]] = []
+        self._side_by_side = side_by_side
+        self._waiting: deque[Waiting] = deque()
+        self._writing: dict[asyncio.Task[None], Sequence[Waiting]] = {}
 
     async def join(self, batch: Batch) -> None:
         """Returns once `batch` is written. Raises what `write` raises of it: of several that fail together each is written alone, unless
@@ -55,26 +60,30 @@ class Together:
             await written
         except asyncio.CancelledError:
             # Nobody waits for it any more; it is told once, as it may have to take something back.
-            if self._writing and self._group and all(of_one.cancelled() for _, of_one in self._group):
-                self._group = []
-                self._writing.cancel()
+            for task, group in self._writing.items():
+                if group and all(of_one.cancelled() for _, of_one in group):
+                    self._writing[task] = []
+                    task.cancel()
             raise
 
     def _begin(self) -> None:
-        if self._writing is None and self._waiting:
-            self._writing = asyncio.create_task(self._write_all())
+        if self._waiting and len(self._writing) < self._side_by_side:
+            self._writing[asyncio.create_task(self._write_all())] = []
 
     async def _write_all(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while self._waiting:
-                self._group = self._next_group()
-                await self._write_group(self._group)
+                self._writing[task] = group = self._next_group()
+                self._begin()
+                await self._write_group(group)
         finally:
-            self._writing, self._group = None, []
+            del self._writing[task]
             self._begin()
 
-    def _next_group(self) -> list[tuple[Batch, "asyncio.Future[None]"]]:
-        group: list[tuple[Batch, asyncio.Future[None]]] = []
+    def _next_group(self) -> Sequence[Waiting]:
+        group: list[Waiting] = []
         records = 0
         while self._waiting:
             batch, written = self._waiting[0]
@@ -88,7 +97,7 @@ class Together:
                 records += batch.reach
         return group
 
-    async def _write_group(self, group: Sequence[tuple[Batch, "asyncio.Future[None]"]]) -> None:
+    async def _write_group(self, group: Sequence[Waiting]) -> None:
         if not group:
             return
         try:

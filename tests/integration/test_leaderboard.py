@@ -20,6 +20,7 @@ from compose.connections import open_redis
 from compose.settings import Settings
 from projections.changes import Change, Increment, Upsert
 from projections.leaderboard import WINDOWS, leaderboard
+from projections.queries.board import read_board
 from projections.queries.leaderboard import Leaderboard
 from projections.queries.redis_checkpoints import RedisCheckpoints
 from projections.queries.redis_contents import redis_rows
@@ -331,6 +332,27 @@ async def test_a_batch_that_was_begun_is_finished_by_whoever_asks_for_the_checkp
     assert 0 < len((await world.windows())["all_time"]) < len(changes)
     assert (await world.new_sink(world.redis).checkpoint("views", 0, LOG)).next_offset == len(changes)
     world.model.folded[0] = len(changes)
+    assert await world.windows() == world.model.windows()
+
+
+async def test_batches_of_two_partitions_begun_as_one_are_finished_by_whoever_asks_for_either(world: World) -> None:
+    changes = [(f"film-{i}", 0) for i in range(10)]
+    dying = CutOff(connection_pool=world.redis.connection_pool)
+    dying.breaks_on = "0>10 2 views/0"  # both on their way, two pieces left in the journal of the first
+    sink, places = world.new_sink(dying), {}
+    for partition in (0, 1):
+        await world.do(Append(partition, changes))
+        places[partition] = (await sink.checkpoint("views", partition, LOG)).place
+    writing = (sink.apply(world.model.log[at], expected=place, next_offset=10) for at, place in places.items())
+    failed = await asyncio.gather(*writing, return_exceptions=True)
+    assert [type(error) for error in failed] == [StoreUnavailable] * 2
+    assert await world.redis.hmget(world.keys.checkpoints, ["views/0", "views/1"]) == [b"0>10 3 views/0"] * 2
+    board = await read_board(world.redis, world.keys, ["all_time"])
+    assert board.windows["all_time"] == {f"film-{i}": 2 for i in range(10)}
+    assert {place for place in board.places if place.topic == "views"} == {Place("views", 0, 10), Place("views", 1, 10)}
+    assert (await world.new_sink(world.redis).checkpoint("views", 1, LOG)).next_offset == 10
+    assert await world.redis.hmget(world.keys.checkpoints, ["views/0", "views/1"]) == [b"10", b"10"]
+    world.model.folded |= {0: 10, 1: 10}
     assert await world.windows() == world.model.windows()
 
 

@@ -172,8 +172,9 @@ async def test_once_all_partitions_have_gathered_much_all_are_written_at_once() 
     assert sorted(store.written) == [(0, 0, 5), (1, 0, 6)]
 
 
+@pytest.mark.parametrize("how", ["writes", "goes on"])
 @pytest.mark.parametrize("why", ["away", "refuses", "moved"])
-async def test_what_is_the_matter_with_another_partition_holds_up_nobody(why: str) -> None:
+async def test_what_is_the_matter_with_another_partition_is_told_to_who_goes_on_with_that(why: str, how: str) -> None:
     store = Store()
     sink = await begun(store, most_records=10)
     await apply(sink, 0, 0, 9)
@@ -188,6 +189,12 @@ async def test_what_is_the_matter_with_another_partition_holds_up_nobody(why: st
     assert (1, 0, 5) in store.written
     assert (0, 0, 9) not in store.written
     store.spoilt = set()
+    if why == "away":
+        await sink.write("views", 0)
+    else:
+        # Whoever has come to its end hears of it too.
+        with pytest.raises(CheckpointMoved):
+            await (sink.write("views", 0) if how == "writes" else apply(sink, 0, 9, 10))
     for partition in range(2):
         await fold(sink, partition, 12, 4)
     assert rows(store) == await plainly([12, 12])

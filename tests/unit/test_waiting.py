@@ -37,7 +37,7 @@ class Store:
         return {partition: self.reached.get(partition, 0) for partition in partitions}
 
 
-async def nobody() -> None:
+def nobody() -> None:
     """Who would hurry."""
 
 
@@ -65,12 +65,9 @@ async def test_a_move_that_is_told_wakes_those_whose_write_is_folded_and_no_othe
 async def test_who_folds_is_told_to_hurry_when_somebody_has_to_wait_and_only_then() -> None:
     told = asyncio.Event()
 
-    async def hurry() -> None:
-        told.set()
-
     store = Store()
     store.reached["views", 3] = 5
-    waiting = Waiting(store, LONG, hurry)
+    waiting = Waiting(store, LONG, told.set)
     await waiting.wait([Place("views", 3, 4)])
     assert not told.is_set()
     for offset in (5, 6):  # also whoever comes while another waits
