@@ -114,6 +114,7 @@ class Reader:
         self._pacing = Pacing()
         self._rests = False  # it reads no partition until its rest is over, whatever the hand-over lets go on
         self._is_waited_for = asyncio.Event()
+        self._hurried_fetches = HURRIED_FETCHES.labels(projection.name)
         self._consumer = self._new_consumer()
 
     async def run(self) -> None:
@@ -311,7 +312,7 @@ class Reader:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pacing.rest_until(is_waited_for=False) - self._now()):
                 await self._is_waited_for.wait()
-                HURRIED_FETCHES.labels(self.projection.name).inc()
+                self._hurried_fetches.inc()
                 await asyncio.sleep(self._pacing.rest_until(is_waited_for=True) - self._now())
         self._is_waited_for.clear()
         self._rests = False

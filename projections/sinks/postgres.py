@@ -25,7 +25,7 @@ FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
 MOST_RECORDS = 2_000  # of several partitions in a transaction
-MOST_OF_LONG_ONES = 300_000  # records, as well
+MOST_OF_LONG_ONES = 500_000  # records, as well
 LONG_SIDE_BY_SIDE = 2  # transactions: while the server writes one, another is sent
 FROZEN_SECONDS = 10.0  # a worker that says nothing for as long, in the middle of a batch, holds its heir up no longer
 

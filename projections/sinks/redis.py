@@ -23,7 +23,7 @@ from schemas.log import Place
 
 LAYOUTS: dict[str, type[Board] | type[Registers]] = {"leaderboard": Board, "resume": Registers}
 DEFAULT_LIMITS = Limits()
-MOST_RECORDS = 300_000  # of several partitions in a step of many calls
+MOST_RECORDS = 500_000  # of several partitions in a step of many calls
 
 
 class RedisSink:

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -343,15 +343,33 @@ async def is_made(media: Media) -> bool:
     return bool(list(media.scratch.glob("*/out/thumbnail.jpg")))
 
 
+class Waiting:
+    """A storage that takes no file before it may."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.may = asyncio.Event()
+
+    async def put_file(self, *args: Any, **options: Any) -> Any:
+        await self.may.wait()
+        return await self._storage.put_file(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+
 async def test_a_database_that_is_away_costs_no_film_that_is_made(media: Media, tmp_path: Path) -> None:
     await media.upload("film", film(tmp_path / "film.mp4", seconds=2))
+    # What is made is soon published, and gone from the folder.
+    storage = Waiting(media.storage)
     dsn = media.settings.postgres_dsn.get_secret_value()
     async with gate_to(dsn) as (gate, through):
         settings = media.settings.model_copy(update={"postgres_dsn": SecretStr(through)})
         async with open_postgres(settings) as pool:
-            working = asyncio.create_task(work_with(media, pool, media.storage))
+            working = asyncio.create_task(work_with(media, pool, cast(Storage, storage)))
             await until(lambda: is_made(media))
             gate.shut()
+            storage.may.set()
             await until(lambda: media.storage.head(f"{next(iter(prefixes(media)))}/master.m3u8"))
             gate.open()
             await asyncio.wait_for(working, DEADLINE_SECONDS)
