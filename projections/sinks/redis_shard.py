@@ -79,14 +79,18 @@ class Shard:
         await self._check_types(rows)
         rows.clear()  # they are in the pieces now, and many
         lead, count = moves[0].place if len(moves) > 1 else "", len(pieces)
-        begun = [move._replace(next=_Way.of(move, lead, count).value) for move in moves]
+        begun = [move._replace(next=_Way(move.expected, move.next, count, lead).value) for move in moves]
         names = [self._keys.checkpoints, self._keys.state, self._keys.journal(moves[0].place)]
         said = orjson.dumps([(*move[:3], move.step) for move in begun])
         if not await BEGIN.run(self._redis, names, [said, *(orjson.dumps(list(piece.items())) for piece in pieces)]):
             return False
         for left, piece in zip(range(count, 0, -1), pieces, strict=True):
-            ways = [_Way.of(move, lead, left) for move in moves]
-            steps = [way.step(move.place, move) for way, move in zip(ways, moves, strict=True)]
+            steps = [
+                _Way(move.expected, move.next, left, lead)
+                .step(move.place)
+                ._replace(channel=move.channel, message=move.message if left == 1 else "")
+                for move in moves
+            ]
             if not await self.layout.write(piece, steps):
                 await self._complete(moves[0].place)
                 break
@@ -104,18 +108,19 @@ class Shard:
             value: Any = await self._redis.hget(self._keys.checkpoints, place)
             if (way := _Way.read(value)) is None:
                 return
-            journal = self._keys.journal(way.lead or place)
+            lead = way.lead or place
+            journal = self._keys.journal(lead)
             async with self._redis.pipeline(transaction=True) as pipeline:
                 pipeline.hgetall(self._keys.checkpoints)
                 pipeline.lindex(journal, 0)
                 checkpoints, piece = await pipeline.execute()
             of_each = {name.decode(): value for name, value in checkpoints.items() if b":" not in name}
             ways = [(name, _Way.read(value)) for name, value in of_each.items()]
-            steps = [one.step(name) for name, one in ways if one and (one.lead or name) == (way.lead or place)]
+            steps = [one.step(name) for name, one in ways if one and (one.lead or name) == lead]
             if steps and piece is None:
                 raise StoreUnavailable("redis", f"{journal} is not there, with what was on its way: rebuild it")
             if steps:
-                steps.sort(key=lambda step: step.place != (way.lead or place))
+                steps.sort(key=lambda step: step.place != lead)
                 await self.layout.write(_rows(orjson.loads(piece)), steps)
 
     async def _check_types(self, rows: Rows) -> None:
@@ -145,10 +150,6 @@ class _Way(NamedTuple):
     lead: str = ""
 
     @classmethod
-    def of(cls, move: Move, lead: str, left: int) -> "_Way":
-        return cls(move.expected, move.next, left, lead)
-
-    @classmethod
     def read(cls, value: bytes | None) -> "_Way | None":
         """None for a checkpoint that stands still."""
         if value is None or b">" not in value:
@@ -162,13 +163,9 @@ class _Way(NamedTuple):
         """As it lies there."""
         return f"{self.expected}>{self.next} {self.left} {self.lead}".rstrip() if self.left else self.next
 
-    def step(self, place: str, move: Move | None = None) -> Move:
-        """The move behind the next piece; the last one tells what `move` does."""
-        following = self._replace(left=self.left - 1)
-        step = Move(place, self.value, following.value)
-        if move is None:
-            return step
-        return step._replace(channel=move.channel, message="" if following.left else move.message)
+    def step(self, place: str) -> Move:
+        """The move behind the next piece."""
+        return Move(place, self.value, self._replace(left=self.left - 1).value)
 
 
 def _rows(items: list[Any]) -> Rows:

@@ -1,5 +1,6 @@
 """Clients with gates: before and after everything they ask of a server a test may cut the line, or hold up who asks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,13 +12,25 @@ Gate = Callable[[], Awaitable[None]]
 
 
 class Gates:
-    """Counts the gates that are passed; at number `cut_at` the line is cut, at `hold_at` who passes waits for `release`."""
+    """Counts the gates that are passed; at number `cut_at` the line is cut, and `hold` may hold up who passes."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
         self.passed = 0
         self.cut_at: int | None = None
         self.hold: Callable[[int], Awaitable[None]] | None = None
+
+    def freeze_at(self, number: int) -> tuple[asyncio.Event, asyncio.Event]:
+        """Counted from now, who passes this one freezes there: says so by the first, and waits for the second."""
+        frozen, thaw = asyncio.Event(), asyncio.Event()
+
+        async def hold(passed: int) -> None:
+            if passed == number:
+                frozen.set()
+                await thaw.wait()
+
+        self.passed, self.hold = 0, hold
+        return frozen, thaw
 
     async def __call__(self) -> None:
         number = self.passed

@@ -210,16 +210,7 @@ async def test_a_worker_thawed_between_any_two_steps_writes_nothing(store: Store
     gates = store.gates()
     for frozen_at in range(MOST_STEPS):
         decoded = store.decoded(NUMBERS, frozen_at)
-        frozen, thaw = asyncio.Event(), asyncio.Event()
-
-        async def hold(
-            number: int, at: int = frozen_at, froze: asyncio.Event = frozen, thawed: asyncio.Event = thaw
-        ) -> None:
-            if number == at:
-                froze.set()
-                await thawed.wait()
-
-        gates.passed, gates.hold = 0, hold
+        frozen, thaw = gates.freeze_at(frozen_at)
         zombie = asyncio.create_task(fold(store, store.sink(gates), decoded, 8))
         await first_of(frozen, zombie)
         was_frozen = frozen.is_set()
@@ -277,16 +268,7 @@ async def test_a_worker_thawed_while_its_partitions_came_at_once_writes_nothing(
         numbers = range(frozen_at, frozen_at + 3)
         decoded = {number: store.decoded(PLAIN, number) for number in numbers}
         places = {number: await place_of(store, store.sink(), number) for number in numbers}
-        frozen, thaw = asyncio.Event(), asyncio.Event()
-
-        async def hold(
-            number: int, at: int = frozen_at, froze: asyncio.Event = frozen, thawed: asyncio.Event = thaw
-        ) -> None:
-            if number == at:
-                froze.set()
-                await thawed.wait()
-
-        gates.passed, gates.hold = 0, hold
+        frozen, thaw = gates.freeze_at(frozen_at)
         stale = store.sink(gates)
         zombie = asyncio.gather(
             *(apply(store, stale, decoded[number], places[number], END) for number in numbers), return_exceptions=True

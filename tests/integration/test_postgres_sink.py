@@ -240,7 +240,6 @@ async def test_a_view_that_is_written_while_its_viewer_is_forgotten_names_nobody
         order.reverse()
     gates = Gates(OSError("cut"))
     early, late = await forgetting(pool, gates), await forgetting(pool)
-    is_whole, go_on = asyncio.Event(), asyncio.Event()
 
     async def fold(sink: PostgresSink, topic: str, events: Any, partition: int = 0) -> None:
         place = (await sink.checkpoint(topic, partition, LOG)).place
@@ -248,14 +247,7 @@ async def test_a_view_that_is_written_while_its_viewer_is_forgotten_names_nobody
 
     gates.passed = 0
     await fold(early, *order[0], 9)
-    before_commit, gates.passed = gates.passed - 2, 0
-
-    async def hold(number: int) -> None:
-        if number == before_commit:
-            is_whole.set()
-            await go_on.wait()
-
-    gates.hold = hold
+    is_whole, go_on = gates.freeze_at(gates.passed - 2)  # before the commit
     one = asyncio.create_task(fold(early, *order[0]))
     await asyncio.wait_for(is_whole.wait(), 10)
     other = asyncio.create_task(fold(late, *order[1]))

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -291,12 +292,13 @@ async def test_a_busy_worker_hurries_for_who_waits(settings: Settings, servers: 
 
         async def has_hurried() -> bool:
             # A few, one by one, so that it is busy; and somebody who waits for each.
-            for name in itertools.islice(names, 10):
-                await produce(settings, [viewed(name, "film")])
-                async with open_redis(settings) as redis:
+            async with open_redis(settings) as redis:
+                for name in itertools.islice(names, 10):
+                    await produce(settings, [viewed(name, "film")])
                     await redis.publish(waits(settings.prefix), Versions().active("leaderboard").full_name)
             text = (await get(port, "/metrics"))[1]
-            return 'entertainmenttime_hurried_fetches_total{projection="leaderboard"}' in text
+            counted = re.search(r'entertainmenttime_hurried_fetches_total{projection="leaderboard"} (\S+)', text)
+            return counted is not None and float(counted[1]) > 0
 
         await until(has_hurried)
 
