@@ -122,7 +122,7 @@ class EventLog:
         """Flush what was sent and leave the broker."""
         for client in (self._producer, self._consumer):
             if client is not None:
-                await _stop(client)
+                await stop(client)
         self._producer = self._consumer = None
         if self._discarded:
             await asyncio.wait(self._discarded)
@@ -142,7 +142,7 @@ class EventLog:
         if producer is not None and producer is self._producer:
             logger.warning("the producer failed and is replaced", bootstrap=self._settings.kafka_bootstrap)
             self._producer = None
-            task = asyncio.create_task(_stop(producer))
+            task = asyncio.create_task(stop(producer))
             self._discarded.add(task)
             task.add_done_callback(self._discarded.discard)
 
@@ -173,11 +173,12 @@ async def _start(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
     try:
         await client.start()
     except BaseException:
-        await _stop(client)
+        await stop(client)
         raise
 
 
-async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+async def stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Let it flush and leave, two seconds at most."""
     # A client that could not be started, or whose broker is gone, has nothing left to say.
     with contextlib.suppress(KafkaError, TimeoutError, OSError):
         async with asyncio.timeout(DEADLINE_SECONDS):
