@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import cast
 
-from agents.decisions import Ruling, Sighting, ahead, is_retry
+from agents.decisions import Ruling, Sighting, ahead
 from agents.parking import WAITS_BEHIND, Parked
 from projections.counting import COUNTS, Duplicate, FromTheFuture, Verdict
 from projections.projection import Refused
@@ -42,28 +42,28 @@ class Deciding:
 
     def decide(self, ruling: Ruling) -> None:
         """What was never parked, or is decided already, is not touched; what waits behind another comes by itself."""
-        decision, row = ruling.decision, self.rows.get(ruling.place.offset)
+        row = self.rows.get(ruling.place.offset)
         if row is None or row.outcome is not None:
             return
-        if not is_retry(decision):
-            self._put(_decided(row, DISCARDED, ruling))
-            self._release(row, ruling, judged_to=0)
+        if not ruling.is_retry:
+            self._put(decided(row, DISCARDED, ruling))
+            self._release(row, ruling)
         elif row.reason != WAITS_BEHIND:
             found = self._read(row)
             if isinstance(found, Parked):
                 self._put(row._replace(reason=found.reason, detail=found.detail))
             else:
                 self._put(row._replace(reason=WAITS_BEHIND))
-                self._release(row, ruling, decision.judged_to)
+                self._release(row, ruling)
 
-    def _release(self, decided: Parked, ruling: Ruling, judged_to: int) -> None:
+    def _release(self, first_decided: Parked, ruling: Ruling) -> None:
         """Fold what can be folded now, in the order of the log, up to the next record that cannot."""
-        key = decided.record.key
+        key = first_decided.record.key
         chain = [
             row
             for row in sorted(self.rows.values(), key=lambda row: row.place.offset)
             if row.outcome is None
-            and (row.place == decided.place or (self._ordered and key is not None and row.record.key == key))
+            and (row.place == first_decided.place or (self._ordered and key is not None and row.record.key == key))
         ]
         first: Parked | None = None
         for row in chain:
@@ -77,23 +77,33 @@ class Deciding:
                     first = row._replace(reason=found.reason, detail=found.detail, waits_for=None)
                     self._put(first)
                 else:
-                    self._fold(row, found, ruling, judged_to)
+                    self._fold(row, found, ruling)
 
-    def _fold(self, row: Parked, decoded: Decoded, ruling: Ruling, judged_to: int) -> None:
-        verdict = self._judge(decoded, judged_to, self.rows)
+    def _fold(self, row: Parked, decoded: Decoded, ruling: Ruling) -> None:
+        verdict = self._judge(decoded, ruling.judged_to, self.rows)
         if verdict is COUNTS:
             self.counted.append(decoded)
         else:
             self.refused.append(Refused(cast(VideoViewed, decoded.event), decoded.recorded, verdict))
-        self._put(_decided(row, OUTCOMES[type(verdict)], ruling))
+        self._put(decided(row, OUTCOMES[type(verdict)], ruling))
 
     def _put(self, row: Parked) -> None:
         self.rows[row.place.offset] = row
 
 
-def _decided(row: Parked, outcome: str, ruling: Ruling) -> Parked:
+def decided(row: Parked, outcome: str, ruling: Ruling) -> Parked:
+    """What became of the record by the ruling."""
     decided_at = moment_of(ruling.recorded_at_ms)
-    return row._replace(outcome=outcome, decided_by=ruling.at, decided_at=decided_at, waits_for=None)
+    return row._replace(outcome=outcome, decided_by=ruling.at, decided_at=decided_at, mark=ruling.mark, waits_for=None)
+
+
+def took_its_id(row: Parked | None) -> bool:
+    """Whether a view that may have been parked has by now taken its id: it never was, or it was folded, or is a duplicate."""
+    return row is None or row.outcome in (FOLDED, DUPLICATE)
+
+
+def _is_known(row: Parked | None) -> bool:
+    return row is None or row.outcome == FOLDED or (row.mark is not None and took_its_id(row))
 
 
 def waiting(row: Parked, behind: Place) -> Parked:
@@ -105,8 +115,8 @@ def waiting(row: Parked, behind: Place) -> Parked:
 def judge_by(sightings: Mapping[str, Sequence[Sighting]], within: timedelta) -> Judge:
     """A retried view counts unless a record with its id took it within `within`, before or behind, and before `judged_to`.
 
-    One that was folded at its place took it; one that was parked did only if it counted by an earlier decision. So the verdict rests on
-    the log alone, and is the same whenever, and by whomever, the log is folded.
+    One that was folded at its place took it. One that was parked did if it was retried before, and that was marked; by a decision without
+    a mark only if it counted. So the verdict rests on the log alone, and is the same whenever, and by whomever, the log is folded.
     """
     within_ms = within // MILLISECOND
 
@@ -121,7 +131,7 @@ def judge_by(sightings: Mapping[str, Sequence[Sighting]], within: timedelta) -> 
                 offset != recorded.place.offset
                 and offset < judged_to
                 and abs(recorded_at_ms - recorded.recorded_at_ms) <= within_ms
-                and (offset not in rows or rows[offset].outcome == FOLDED)
+                and _is_known(rows.get(offset))
             ):
                 return Duplicate(offset)
         return COUNTS

@@ -1,4 +1,4 @@
-"""One batch of decisions: what was parked is folded now, or never."""
+"""Decisions, at their places or at their marks: what was parked is folded now, or never."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,35 +7,48 @@ from typing import NamedTuple
 
 import structlog
 
-from agents.deciding import Deciding, Judge, all_count, judge_by
-from agents.decisions import HOME, DecisionsSource, Ruling, Sighting, is_decision, is_retry
+from agents.deciding import DISCARDED, Deciding, Judge, all_count, decided, judge_by, took_its_id
+from agents.decisions import HOME, DecisionsSource, Ruling, Sighting, is_decision
 from agents.handover import Batch, Partition
-from agents.parking import NotYet, Parked, Parking
+from agents.parking import WITHOUT_EFFECT, NotYet, Parked, Parking
 from agents.reading import read_records
 from projections.projection import Projection
 from projections.sinks.sink import ChangeRefused, Sink
 from schemas.decoded import Decoded
-from schemas.events import VideoViewed
-from schemas.log import Place
+from schemas.events import VideoViewed, ViewRetried
+from schemas.log import Place, milliseconds_of
 from schemas.streams import streams
 
 MOST_AT_ONCE = 500  # decisions in a step
+TAKES_NO_ID = "takes no id by this retry: it is still parked, or from the future, or was retried again"
 
 logger = structlog.get_logger(__name__)
 
 
 class Run(NamedTuple):
-    """Rulings about one partition, in [from_offset, next_offset) of the decisions; and records there that are no decisions."""
+    """Rulings about one partition, in [moves, next_offset) of the decisions; or, with the `marks` that lie there, of that partition itself.
+
+    `strays` are records there that are no decisions.
+    """
 
     partition: Partition | None
-    from_offset: int
+    moves: Place
     next_offset: int
     rulings: Sequence[Ruling]
     strays: Sequence[Parked]
+    marks: Sequence["Mark"] = ()
+
+
+class Mark(NamedTuple):
+    """The retry that lies at a mark; how the mark's record is written down where it takes no id; where the ids of its batch lie."""
+
+    ruling: Ruling
+    without_effect: Parked
+    sightings: Mapping[str, Sequence[Sighting]]
 
     @property
-    def moves(self) -> Place:
-        return Place(*HOME, self.from_offset)
+    def offset(self) -> int:
+        return self.without_effect.place.offset
 
 
 class DecisionFolding:
@@ -61,15 +74,36 @@ class DecisionFolding:
             await self._wait_for(run)
             await self._carry_out(run, {})
 
+    async def marks(self, batch: Batch, decoded: Iterable[Decoded]) -> list[Mark]:
+        """Those among `decoded`, which are of `batch`. Raises StoreUnavailable."""
+        records = {record.offset: record for record in batch.records}
+        marks: list[tuple[Ruling, Parked]] = []
+        views: dict[str, list[int]] = defaultdict(list)
+        for event, recorded in decoded:
+            if isinstance(event, ViewRetried):
+                ruling, record = Ruling.of(event, recorded), records[recorded.place.offset]
+                row = Parked(recorded.place, record, WITHOUT_EFFECT, f"{event.record} {TAKES_NO_ID}")
+                marks.append((ruling, decided(row, DISCARDED, ruling)))
+                views[event.view_id].append(milliseconds_of(event.recorded_at))
+        sightings = await self._sighted(batch.partition, views, batch.next_offset)
+        return [Mark(*mark, sightings) for mark in marks]
+
+    async def fold_marks(self, batch: Batch, marks: Sequence[Mark]) -> None:
+        """Carry out the retries at `marks`, all that `batch` holds, which bind this projection.
+
+        Where the view has taken its id neither now nor before, the mark takes none: it is passed over as if it were parked. Raises
+        CheckpointMoved or StoreUnavailable, perhaps with the first carried out.
+        """
+        rulings = [mark.ruling for mark in marks if self._is_bound_by(mark.ruling)]
+        moves = Place(*batch.partition, batch.from_offset)
+        await self._carry_out(Run(batch.partition, moves, batch.next_offset, rulings, [], marks), {})
+
     def _runs(self, batch: Batch) -> Iterator[Run]:
         read = read_records(batch.records, batch.partition, 1)
         rulings = [
-            Ruling(item.event, item.recorded.place.offset, item.recorded.recorded_at_ms)
-            for item in read.decoded
-            if is_decision(item.event)
-            and self._projection.name in item.event.projections
-            and Place.of(item.event.record).topic in self._projection.reads
-            and not self._decisions.is_superseded(self._projection.name, item.event.record, item.recorded.place.offset)
+            ruling
+            for ruling in (Ruling.of(event, recorded) for event, recorded in read.decoded if is_decision(event))
+            if ruling.place.topic in self._projection.reads and not ruling.is_marked and self._is_bound_by(ruling)
         ]
         runs = [
             (partition, alike[first : first + MOST_AT_ONCE])
@@ -80,8 +114,13 @@ class DecisionFolding:
         from_offset = batch.from_offset
         for (partition, run), next_offset in zip(runs or [(None, [])], starts, strict=True):
             strays = [one for one in read.poison if from_offset <= one.place.offset < next_offset]
-            yield Run(Partition(*partition) if partition else None, from_offset, next_offset, run, strays)
+            moves = Place(*HOME, from_offset)
+            yield Run(Partition(*partition) if partition else None, moves, next_offset, run, strays)
             from_offset = next_offset
+
+    def _is_bound_by(self, ruling: Ruling) -> bool:
+        name, decision = self._projection.name, ruling.decision
+        return name in decision.projections and not self._decisions.is_superseded(name, decision.record, ruling.at)
 
     async def _wait_for(self, run: Run) -> None:
         """A record that was decided about is first passed over at its place; and a view is judged once all is folded that may have taken
@@ -109,7 +148,7 @@ class DecisionFolding:
                 changes,
                 expected=run.moves,
                 next_offset=run.next_offset,
-                offsets=[run.from_offset] * len(changes),
+                offsets=[run.moves.offset] * len(changes),
                 step=step,
             )
         except ChangeRefused as why:
@@ -135,11 +174,12 @@ class DecisionFolding:
                 return await turn.write_down(run.strays), None
         topic = streams().topics[run.partition.topic]
         wanted = {ruling.place.offset for ruling in run.rulings}
-        sightings = await self._sightings(run, wanted)
+        sightings = await self._sightings(run, wanted) if not run.marks else run.marks[0].sightings
         judge: Judge = judge_by(sightings, topic.once_within) if topic.once_within else all_count
         async with self._parking.turn(run.partition, run.moves, ordered=topic.ordered) as turn:
             if topic.ordered:
                 wanted |= {one.offset for one in await turn.undecided()}
+            wanted |= {mark.ruling.place.offset for mark in run.marks}
             seen = {one.offset for of_view in sightings.values() for one in of_view}
             rows = await self._whole(await turn.at(wanted | seen))
 
@@ -150,6 +190,9 @@ class DecisionFolding:
             for ruling in run.rulings:
                 deciding.decide(ruling)
             written = [*deciding.changed, *run.strays]
+            for mark in run.marks:
+                if not took_its_id(deciding.rows.get(mark.ruling.place.offset)):
+                    written.append(mark.without_effect)
             return (await turn.write_down(written) if written else None), deciding
 
     async def _whole(self, rows: Iterable[Parked]) -> list[Parked]:
@@ -166,8 +209,7 @@ class DecisionFolding:
     async def _sightings(self, run: Run, wanted: set[int]) -> Mapping[str, Sequence[Sighting]]:
         """Of the views among the records to be retried: where else their ids lie."""
         assert run.partition is not None
-        within = streams().topics[run.partition.topic].once_within
-        if not judges(self._projection, run.partition) or within is None:
+        if not judges(self._projection, run.partition):
             return {}
         async with self._parking.turn(run.partition, run.moves) as turn:
             rows = await self._whole(await turn.at(wanted))
@@ -176,23 +218,46 @@ class DecisionFolding:
             found = self._read(row, {})
             if isinstance(found, Decoded) and found.event.type == VideoViewed.type:
                 views[found.event.key].append(found.recorded.recorded_at_ms)
-        return await self._decisions.sightings(run.partition, views, within, _judged_to(run))
+        return await self._sighted(run.partition, views, _judged_to(run))
+
+    async def _sighted(
+        self, partition: Partition, views: Mapping[str, Sequence[int]], to_offset: int
+    ) -> Mapping[str, Sequence[Sighting]]:
+        within = streams().topics[partition.topic].once_within
+        if within is None or not judges(self._projection, partition):
+            return {}
+        return await self._decisions.sightings(partition, views, within, to_offset)
 
     async def _carry_out_parts(
         self, run: Run, refused: Mapping[Place, str], counted: Sequence[Decoded], why: ChangeRefused
     ) -> None:
         """Find the record that the store refuses: of many decisions by halves, of one by leaving out its last record."""
         if len(run.rulings) > 1:
-            half = len(run.rulings) // 2
-            middle = run.rulings[half].at
-            first = [one for one in run.strays if one.place.offset < middle]
-            second = [one for one in run.strays if one.place.offset >= middle]
-            await self._carry_out(run._replace(next_offset=middle, rulings=run.rulings[:half], strays=first), refused)
-            await self._carry_out(run._replace(from_offset=middle, rulings=run.rulings[half:], strays=second), refused)
+            for half in _halves(run):
+                await self._carry_out(half, refused)
             return
         if not counted:
             raise why
         await self._carry_out(run, {**refused, counted[-1].recorded.place: str(why)})
+
+
+def _halves(run: Run) -> tuple[Run, Run]:
+    half = len(run.rulings) // 2
+    ruling = run.rulings[half]
+    middle = ruling.at if ruling.mark is None else ruling.mark
+    first = run._replace(
+        next_offset=middle,
+        rulings=run.rulings[:half],
+        strays=[one for one in run.strays if one.place.offset < middle],
+        marks=[mark for mark in run.marks if mark.offset < middle],
+    )
+    second = run._replace(
+        moves=run.moves._replace(offset=middle),
+        rulings=run.rulings[half:],
+        strays=[one for one in run.strays if one.place.offset >= middle],
+        marks=[mark for mark in run.marks if mark.offset >= middle],
+    )
+    return first, second
 
 
 def judges(projection: Projection, partition: Partition) -> bool:
@@ -201,4 +266,4 @@ def judges(projection: Projection, partition: Partition) -> bool:
 
 
 def _judged_to(run: Run) -> int:
-    return max((ruling.decision.judged_to for ruling in run.rulings if is_retry(ruling.decision)), default=0)
+    return max((ruling.judged_to for ruling in run.rulings), default=0)

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple, Protocol, TypeGuard
+from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 from agents.handover import Partition
 from agents.log_reader import OpenLog, log_of
@@ -15,7 +15,7 @@ from compose.settings import Settings
 from projections.counting import CLOCK_SKEW
 from schemas.envelope import decode
 from schemas.errors import Poison
-from schemas.events import Decision, Event, RecordDiscarded, RecordRetried, VideoViewed
+from schemas.events import Event, RecordDiscarded, RecordRetried, VideoViewed, ViewRetried
 from schemas.log import MILLISECOND, Place, Recorded
 from schemas.streams import DECISIONS, Streams
 
@@ -24,20 +24,42 @@ NOTHING: Sequence[int] = ()
 
 
 class Ruling(NamedTuple):
-    """A decision at its place in the topic of decisions."""
+    """A decision at its place in the topic of decisions, or at its mark among the views.
 
-    decision: RecordRetried | RecordDiscarded
+    `at` is its place among the decisions, `mark` the offset of its mark where it is known. A view is judged by the log before `judged_to`.
+    """
+
+    decision: RecordRetried | RecordDiscarded | ViewRetried
     at: int
     recorded_at_ms: int
+    judged_to: int
+    mark: int | None = None
+
+    @classmethod
+    def of(cls, event: RecordRetried | RecordDiscarded | ViewRetried, recorded: Recorded) -> Self:
+        """What `event` says, recorded there."""
+        offset, at_ms = recorded.place.offset, recorded.recorded_at_ms
+        if isinstance(event, ViewRetried):
+            return cls(event, event.decision, at_ms, judged_to=offset, mark=offset)
+        return cls(event, offset, at_ms, event.judged_to if isinstance(event, RecordRetried) else 0)
 
     @property
     def place(self) -> Place:
         """That of the record."""
         return Place.of(self.decision.record)
 
+    @property
+    def is_retry(self) -> bool:
+        return not isinstance(self.decision, RecordDiscarded)
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is carried out at its mark, and not among the decisions."""
+        return self.mark is not None or (isinstance(self.decision, RecordRetried) and self.decision.marked is True)
+
     def discards(self, place: Place) -> bool:
         """Whether the record at `place` is the one that it is about, and is never folded."""
-        return not is_retry(self.decision) and self.decision.record == place.id
+        return not self.is_retry and self.decision.record == place.id
 
 
 Heard = Callable[[str], Sequence[Ruling]]
@@ -115,10 +137,6 @@ class DecisionsOfWorker:
         """By its offset each record of the partition that was decided about for the projection, with the newest decision."""
         return self._of_partition.get((projection, partition), {})
 
-    def newest(self, projection: str, record: str) -> int | None:
-        """The offset of the newest decision about the record."""
-        return self._newest.get((projection, record))
-
     def is_superseded(self, projection: str, record: str, at: int) -> bool:
         """Whether a later decision about the record is known: nobody decides again about what was folded, so this one changed nothing when
         it was new, and must change nothing when the log is folded anew by a release that could fold the record."""
@@ -158,7 +176,7 @@ class DecisionsOfWorker:
         except Poison:
             return
         if is_decision(decision):
-            ruling = Ruling(decision, record.offset, recorded.recorded_at_ms)
+            ruling = Ruling.of(decision, recorded)
             place = ruling.place
             self._about[decision.record].append(ruling)
             self._rulings[record.offset] = ruling
@@ -183,10 +201,6 @@ def ahead(view: Event, recorded: Recorded) -> float:
 
 def is_decision(event: Any) -> TypeGuard[RecordRetried | RecordDiscarded]:
     return event.type in (RecordRetried.type, RecordDiscarded.type)
-
-
-def is_retry(decision: Decision) -> TypeGuard[RecordRetried]:
-    return decision.type == RecordRetried.type
 
 
 def decisions_of(settings: Settings, streams: Streams) -> DecisionsOfWorker:

@@ -1,13 +1,14 @@
 """One batch: decode, judge, fold, apply."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from agents.aside import LONG, aside, is_nothing_aside, thinking
 from agents.deciding import waiting
-from agents.decision_folding import DecisionFolding, judges
+from agents.decision_folding import DecisionFolding, Mark, judges
 from agents.decisions import DecisionsSource
 from agents.handover import Batch, Partition
 from agents.left import END_OF_LOG
@@ -22,7 +23,7 @@ from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink
 from schemas.columns import Events
 from schemas.decoded import Decoded
 from schemas.envelope import id_of
-from schemas.events import VideoViewed
+from schemas.events import VideoViewed, ViewRetried
 from schemas.log import Place
 from schemas.records import Record
 from schemas.streams import DECISIONS, streams
@@ -127,11 +128,30 @@ class Folding:
         if decided:
             self._seen.look_again(self._projection.full_name, partition)
         read = await thinking(len(batch.records), self._read, batch, decided)
+        if ViewRetried.type in Events.of(read.decoded).types:
+            await self._fold_around_marks(batch, await self._deciding.marks(batch, read.decoded))
+            return
         judged = await self._judged(batch, read.decoded)
         EVENTS_FOLDED.labels(self._projection.name, partition.topic).inc(len(judged.counted))
         count_refused(self._projection.name, (item.verdict for item in judged.refused))
         stretch = Stretch(partition, batch.from_offset, batch.next_offset, judged, read.poison)
         await self._apply(stretch, batch.records)
+
+    async def _fold_around_marks(self, batch: Batch, marks: Sequence[Mark]) -> None:
+        """Marks in a row are a batch of their own: what comes of them decides how the next views are judged."""
+        at = {mark.offset: mark for mark in marks}
+        from_offset = batch.from_offset
+        for are_marks, group in groupby(batch.records, lambda record: record.offset in at):
+            records = list(group)
+            stretch = batch.between(from_offset, records[-1].offset + 1)
+            if are_marks:
+                await self._deciding.fold_marks(stretch, [at[record.offset] for record in records])
+                self._seen.look_again(self._projection.full_name, batch.partition)
+            else:
+                await self._fold_events(stretch)
+            from_offset = stretch.next_offset
+        if from_offset < batch.next_offset:
+            await self._fold_events(batch.between(from_offset, batch.next_offset))
 
     async def _settle(self, batch: Batch) -> None:
         """Once a partition is begun: finish what whoever had it before has left, and hear of every decision so far."""
@@ -317,8 +337,4 @@ def held_back(stretch: Stretch, undecided: Sequence[Undecided], records: Sequenc
 def judge(seen: SeenIds, decoded: Sequence[Decoded]) -> Judged:
     """What reaches a fold that counts: the views that do, and whatever is no view."""
     events = Events.of(decoded)
-    if events.types == [VideoViewed.type]:
-        return Judged(*refusing(events, seen.refusals(events)))
-    views = [number for number, event in enumerate(events.each) if event.type == VideoViewed.type]
-    verdicts = {views[number]: verdict for number, verdict in seen.refusals(events.take(views)).items()}
-    return Judged(*refusing(events, verdicts))
+    return Judged(*refusing(events, seen.refusals(events)))

@@ -6,10 +6,12 @@ batch of a partition is with its agent; a bounded queue waits behind it. Each ne
 older one changes nothing.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from projections.sinks.sink import Checkpoint, LogIdentity
@@ -36,6 +38,11 @@ class Batch(NamedTuple):
     from_offset: int
     next_offset: int
     records: Sequence[Any]
+
+    def between(self, from_offset: int, next_offset: int) -> "Batch":
+        """The part of it in [from_offset, next_offset)."""
+        first, end = (bisect_left(self.records, at, key=attrgetter("offset")) for at in (from_offset, next_offset))
+        return self._replace(from_offset=from_offset, next_offset=next_offset, records=self.records[first:end])
 
 
 class Log(NamedTuple):

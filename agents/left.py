@@ -38,7 +38,9 @@ class Horizon(NamedTuple):
     until_ms: int | None = None
 
     def knows(self, ruling: Ruling) -> bool:
-        return ruling.at < self.decided_to and (self.until_ms is None or ruling.recorded_at_ms <= self.until_ms)
+        """One that is carried out at its mark is known where that is, whatever decisions are."""
+        is_reached = ruling.is_marked or ruling.at < self.decided_to
+        return is_reached and (self.until_ms is None or ruling.recorded_at_ms <= self.until_ms)
 
 
 async def left_by(connection: Any, version: Version, steps: Sequence[str] = ()) -> Left:

@@ -1,14 +1,19 @@
 """What is parked, for whoever looks and decides."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
+from pydantic import ValidationError
 
+from agents.parking import KeptRecord
 from projections.sinks.postgres import reaching_postgres
-from schemas.log import Place
+from schemas.events import ViewRetried
+from schemas.log import Place, milliseconds_of
 
 SELECT = """
 select projection, version, topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome,
@@ -19,6 +24,7 @@ select projection, version, topic, partition, log_offset, recorded_at, key, valu
     ) as is_taken
 from parked
 """
+TYPE = "ce_type"  # the header
 SHOWN_BYTES = 4_000  # of a key or a value
 
 
@@ -50,6 +56,36 @@ class Found(NamedTuple):
     parked_at: datetime
     is_taken: bool
     is_blank: bool
+
+    @property
+    def record(self) -> KeptRecord:
+        """As it was read from the log, but for what is blank."""
+        at = milliseconds_of(self.recorded_at)
+        return KeptRecord(self.place.partition, self.place.offset, at, self.key, self.value, self.headers)
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it is itself the retry of a view."""
+        return dict(self.headers).get(TYPE) == ViewRetried.type.encode()
+
+
+MARKS = "select projection, version, value from parked where topic = $1 and headers @> $2"
+
+
+async def retried_in_vain(pool: Any) -> Mapping[str, Set[int]]:
+    """By the full name of each version the decisions that came to nothing where they are marked: the mark took no id, or was parked itself.
+
+    Raises StoreUnavailable.
+    """
+    found: dict[str, set[int]] = defaultdict(set)
+    with reaching_postgres():
+        rows = await pool.fetch(
+            MARKS, ViewRetried.topic, [[TYPE, base64.b64encode(ViewRetried.type.encode()).decode()]]
+        )
+    for projection, version, value in rows:
+        with suppress(ValidationError):
+            found[f"{projection}_v{version}"].add(ViewRetried.model_validate_json(value or b"").decision)
+    return found
 
 
 async def find_parked(pool: Any, wanted: Wanted, limit: int | None = None) -> list[Found]:

@@ -18,19 +18,21 @@ from projections.projection import Projection
 from projections.sinks.parked_forgetting import blanked, forgotten_among, names_in
 from projections.sinks.postgres import reaching_postgres
 from projections.sinks.sink import Step
-from schemas.log import EPOCH, MILLISECOND, Place, moment_of
+from schemas.log import Place, milliseconds_of, moment_of
 from schemas.records import Record
 
 WAITS_BEHIND = "waits-behind"
 AWAITS_DECISION = "awaits-decision"
+WITHOUT_EFFECT = "without-effect"
+"""For a retry of a view that took no id where it was retried: the view is still parked, say."""
 PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
 """Reasons that are no error of the record itself."""
 
 OF_RECORD = """topic, partition, log_offset, recorded_at, key, value, headers, reason, detail, waits_for, outcome, decided_by, decided_at,
-    is_blank"""
+    mark, is_blank"""
 WRITE_DOWN = f"""
 insert into parking_steps (step, moves_topic, moves_partition, from_offset, projection, version, {OF_RECORD})
-values ({", ".join(f"${i}" for i in range(1, 21))})
+values ({", ".join(f"${i}" for i in range(1, 22))})
 """
 CARRY_OUT = f"""
 with taken as (delete from parking_steps where projection = $1 and version = $2 and step = $3 returning *)
@@ -38,7 +40,7 @@ insert into parked (projection, version, {OF_RECORD})
 select projection, version, {OF_RECORD} from taken
 on conflict (projection, version, topic, partition, log_offset) do update set
     reason = excluded.reason, detail = excluded.detail, waits_for = excluded.waits_for,
-    outcome = excluded.outcome, decided_by = excluded.decided_by, decided_at = excluded.decided_at
+    outcome = excluded.outcome, decided_by = excluded.decided_by, decided_at = excluded.decided_at, mark = excluded.mark
 """
 NEVER_TAKEN = """
 delete from parking_steps
@@ -60,7 +62,8 @@ class Parked(NamedTuple):
     """A record that was not folded at its place. `reason` is a fixed word, `detail` a sentence.
 
     `outcome` says what became of it by the decision at `decided_by`, recorded at `decided_at`: folded, duplicate, future or discarded.
-    Until then they are None. `is_blank`: a viewer whom the record names was forgotten, and here has stars for a name.
+    Until then they are None. `mark` is the offset of the `ViewRetried` where that was, if it was at one. `is_blank`: a viewer whom the
+    record names was forgotten, and here has stars for a name.
     """
 
     place: Place
@@ -71,6 +74,7 @@ class Parked(NamedTuple):
     outcome: str | None = None
     decided_by: int | None = None
     decided_at: datetime | None = None
+    mark: int | None = None
     is_blank: bool = False
 
 
@@ -236,12 +240,12 @@ def _parked(row: Mapping[str, Any]) -> Parked:
     record = KeptRecord(
         place.partition,
         place.offset,
-        (row["recorded_at"] - EPOCH) // MILLISECOND,
+        milliseconds_of(row["recorded_at"]),
         row["key"],
         row["value"],
         [(name, None if value is None else base64.b64decode(value)) for name, value in row["headers"]],
     )
-    decided = row["waits_for"], row["outcome"], row["decided_by"], row["decided_at"], row["is_blank"]
+    decided = row["waits_for"], row["outcome"], row["decided_by"], row["decided_at"], row["mark"], row["is_blank"]
     return Parked(place, record, row["reason"], row["detail"], *decided)
 
 

@@ -8,7 +8,8 @@ from agents.parking import Parked
 from schemas.columns import Columns
 from schemas.decoded import Decoded
 from schemas.envelope import decode
-from schemas.errors import Poison, WrongPartition
+from schemas.errors import InvalidEvent, Poison, WrongPartition
+from schemas.events import ViewRetried
 from schemas.log import Place
 from schemas.partitions import partitions_of
 from schemas.records import Record
@@ -49,9 +50,19 @@ def read_records(records: Sequence[Record], partition: Partition, partitions: in
                     f"the key {record.key!r} belongs on partition {expected}, not on {partition.number}; "
                     "produce with partitioner=murmur2"
                 )
+            if isinstance(item.event, ViewRetried):
+                _lies_behind_its_view(item.event, item.recorded.place)
         except Poison as poison:
             place = Place(partition.topic, partition.number, record.offset)
             parked.append(Parked(place, record, poison.reason, str(poison)[:LONGEST_DETAIL]))
         else:
             decoded.append(item)
     return Read(decoded, parked)
+
+
+def _lies_behind_its_view(mark: ViewRetried, at: Place) -> None:
+    view = Place.of(mark.record)
+    if view[:2] != at[:2] or view.offset >= at.offset:
+        raise InvalidEvent(
+            f"record: {mark.record} lies not before its retry, which is at {at}; only `faust -A agents parked` writes one"
+        )

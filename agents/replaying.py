@@ -1,12 +1,12 @@
 """The log folded in memory, up to a moment or up to given places: what an answer about the past rests on, and what a store is proven by."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from agents.deciding import Deciding, all_count, judge_by
-from agents.decisions import HOME, DecisionsOfWorker, is_retry
+from agents.deciding import Deciding, all_count, judge_by, took_its_id
+from agents.decisions import HOME, DecisionsOfWorker, Ruling
 from agents.folding import Judged, judge
 from agents.handover import Partition
 from agents.left import END_OF_LOG, Fates, Horizon, InOrder, Left, fates_by, fates_in_log, folded
@@ -20,7 +20,8 @@ from projections.counting import CLOCK_SKEW
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.decoded import Decoded
-from schemas.log import EPOCH, MILLISECOND, Place
+from schemas.events import ViewRetried
+from schemas.log import Place, milliseconds_of
 from schemas.records import Record
 from schemas.streams import Streams
 
@@ -75,7 +76,7 @@ class Replay:
 
     async def _span_until(self, log: LogReader, moment: datetime, occurred_from: datetime | None) -> Span:
         from_offset = await _offset_since(log, occurred_from)
-        to_offset = await log.offset_at((moment + BROKERS_CLOCKS - EPOCH) // MILLISECOND + 1)
+        to_offset = await log.offset_at(milliseconds_of(moment + BROKERS_CLOCKS) + 1)
         # What was copied here from an older topic was recorded before it was appended.
         end = await log.end()
         async for records in log.read(to_offset, end):
@@ -105,7 +106,7 @@ class Replay:
         all was left that was ever decided about, and what cannot be read.
         """
         await self._decisions.refresh()
-        until_ms = None if recorded_by is None else (recorded_by - EPOCH) // MILLISECOND
+        until_ms = None if recorded_by is None else milliseconds_of(recorded_by)
         horizon = Horizon(spans[HOME].to_offset if HOME in spans else END_OF_LOG, until_ms)
         for partition, span in spans.items():
             if partition.topic not in projection.topics or span.from_offset >= span.to_offset:
@@ -115,7 +116,7 @@ class Replay:
             else:
                 fates = fates_by(left.get(partition, {}), self._decisions, horizon)
             if projection.counts_once and partition.topic in self._once_within:
-                batches = self._counted(projection, partition, span, fates)
+                batches = self._counted(projection, partition, span, fates, horizon)
             elif self._ordered[partition.topic] and left is None:
                 batches = self._in_order(projection, partition, span, horizon)
             else:
@@ -148,43 +149,84 @@ class Replay:
         yield Judged(deciding.counted, [])
 
     async def _counted(
-        self, projection: Projection, partition: Partition, span: Span, fates: Fates
+        self, projection: Projection, partition: Partition, span: Span, fates: Fates, horizon: Horizon
     ) -> AsyncIterator[Judged]:
-        """Views judged at their places, then those that were left, by one decision after the other."""
+        """Views judged at their places, and those that were left at the marks of their retries; where those have none, after all else."""
 
         async def passed_over(_: Partition, from_offset: int, to_offset: int) -> Collection[int]:
             return fates.keys()
 
+        retried: dict[int, Parked] = {}
         async with self._open_log(partition) as log:
             seen = await self._seen.window(projection.name, partition, span.from_offset, passed_over)
             async for records in log.read(*span):
-                yield judge(seen, Events.of(self._read(records, partition).decoded).besides(fates))
+                events = Events.of(self._read(records, partition).decoded).besides(fates)
+                first = 0
+                async for number, judged, takes_its_id in self._at_marks(partition, events, fates, horizon, retried):
+                    yield judge(seen, events[first:number])
+                    yield judged
+                    if takes_its_id:
+                        seen.refusals(events[number : number + 1])
+                    first = number + 1
+                yield judge(seen, events[first:])
             self._seen.release(projection.name, partition)
-            if any(ruling and is_retry(ruling.decision) for ruling in fates.values()):
-                rows = [await self._left_at(log, offset) for offset in sorted(fates) if offset < span.to_offset]
-                yield await self._decided(partition, fates, [row for row in rows if row is not None])
+            by_decision = (ruling for ruling in fates.values() if ruling and ruling.is_retry and not ruling.is_marked)
+            rulings = [ruling for ruling in by_decision if ruling.place.offset < span.to_offset]
+            if rulings:
+                deciding = await self._deciding(log, rulings, fates, retried)
+                for ruling in sorted(rulings, key=lambda ruling: ruling.at):
+                    deciding.decide(ruling)
+                yield Judged(deciding.counted, deciding.refused)
 
-    async def _decided(self, partition: Partition, fates: Fates, rows: Sequence[Parked]) -> Judged:
-        """What became of `rows` by the decisions about them."""
-        rulings = sorted((ruling for ruling in fates.values() if ruling), key=lambda ruling: ruling.at)
+    async def _at_marks(
+        self, partition: Partition, events: Events[Any], fates: Fates, horizon: Horizon, retried: dict[int, Parked]
+    ) -> AsyncIterator[tuple[int, Judged, bool]]:
+        """For each mark among `events` its number, what becomes of its view there, and whether that has taken its id by then.
+
+        `retried` are the views that were retried before; these join them.
+        """
+        if ViewRetried.type not in events.types:
+            return
+        marks = [
+            (number, Ruling.of(event, events[number].recorded))
+            for number, event in enumerate(events.each)
+            if isinstance(event, ViewRetried)
+        ]
+        async with self._open_log(partition) as log:
+            deciding = await self._deciding(log, [mark for _, mark in marks], fates, retried)
+        for number, mark in marks:
+            offset = mark.place.offset
+            fate = fates.get(offset)
+            if fate is not None and fate.at == mark.at and horizon.knows(mark):
+                deciding.decide(mark)
+            row = retried[offset] = deciding.rows[offset]
+            takes_its_id = took_its_id(row) if offset in fates else isinstance(self._read_one(row), Decoded)
+            yield number, Judged([*deciding.counted], [*deciding.refused]), takes_its_id
+            deciding.counted.clear()
+            deciding.refused.clear()
+
+    async def _deciding(
+        self, log: LogReader, rulings: Sequence[Ruling], fates: Fates, retried: Mapping[int, Parked]
+    ) -> Deciding:
+        """For these retries of one partition; it knows what became of those before."""
+        rows = await self._rows(log, {ruling.place.offset for ruling in rulings}, retried)
         times: dict[str, list[int]] = defaultdict(list)
-        for row in rows:
-            ruling = fates[row.place.offset]
-            found = self._read_one(row)
-            if ruling and is_retry(ruling.decision) and isinstance(found, Decoded):
+        for row in rows.values():
+            if isinstance(found := self._read_one(row), Decoded):
                 times[found.event.key].append(found.recorded.recorded_at_ms)
-        judged_to = max(ruling.decision.judged_to for ruling in rulings if is_retry(ruling.decision))
-        within = self._once_within[partition.topic]
-        sightings = await self._decisions.sightings(partition, times, within, judged_to)
-        deciding = Deciding(rows, ordered=False, read=self._read_one, judge=judge_by(sightings, within))
-        for ruling in rulings:
-            deciding.decide(ruling)
-        return Judged(deciding.counted, deciding.refused)
+        within = self._once_within[log.partition.topic]
+        judged_to = max(ruling.judged_to for ruling in rulings)
+        sightings = await self._decisions.sightings(log.partition, times, within, judged_to)
+        sighted = {one.offset for of_view in sightings.values() for one in of_view}
+        rows |= await self._rows(log, sighted & fates.keys() - rows.keys(), retried)
+        return Deciding(rows.values(), ordered=False, read=self._read_one, judge=judge_by(sightings, within))
 
-    async def _left_at(self, log: LogReader, offset: int) -> Parked | None:
-        async for record, *_ in log.read(offset, offset + 1):
-            return Parked(Place(*log.partition, offset), record, "", "")
-        return None
+    async def _rows(self, log: LogReader, offsets: Set[int], retried: Mapping[int, Parked]) -> dict[int, Parked]:
+        rows = {offset: retried[offset] for offset in offsets if offset in retried}
+        for offset in sorted(offsets - rows.keys()):
+            async for record, *_ in log.read(offset, offset + 1):
+                rows[offset] = Parked(Place(*log.partition, offset), record, "", "")
+        return rows
 
     def _read_one(self, row: Parked) -> Decoded | Parked:
         read = self._read([row.record], Partition(*row.place[:2]))
@@ -199,4 +241,4 @@ async def _offset_since(log: LogReader, occurred_from: datetime | None) -> int:
     if occurred_from is None:
         return 0
     # A view that counts was recorded a minute before it occurred, at the earliest.
-    return await log.offset_at((occurred_from - CLOCK_SKEW - EPOCH) // MILLISECOND)
+    return await log.offset_at(milliseconds_of(occurred_from - CLOCK_SKEW))

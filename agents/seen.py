@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 from itertools import groupby
+from typing import Any
 
 import structlog
 
@@ -18,12 +19,14 @@ from agents.reading import read_records
 from compose.settings import Settings
 from projections.counting import SeenIds
 from schemas.columns import Events
-from schemas.events import VideoViewed
+from schemas.events import VideoViewed, ViewRetried
 from schemas.log import MILLISECOND
 from schemas.records import Record
 from schemas.streams import Streams
 
 logger = structlog.get_logger(__name__)
+
+TAKING_IDS = (VideoViewed.type, ViewRetried.type)
 
 Reading = tuple[str, Partition]
 """A projection that reads a partition."""
@@ -158,7 +161,9 @@ class SeenIdsOfWorker:
         in_a_row = groupby(enumerate(sorted(offsets)), lambda numbered: numbered[1] - numbered[0])
         for row in ([offset for _, offset in group] for _, group in in_a_row):
             async for records in log.read(row[0], row[-1] + 1):
-                views |= set(self._views(records, log.partition).offsets.tolist())
+                events = self._events(records, log.partition)
+                kinds = [event.type in TAKING_IDS for event in events.each]
+                views |= set(events.offsets[kinds].tolist())
         return frozenset(views)
 
     async def _start(self, log: LogReader, from_offset: int) -> int:
@@ -208,11 +213,10 @@ class SeenIdsOfWorker:
     def _judge_records(
         self, seen: SeenIds, partition: Partition, records: Sequence[Record], passed: Collection[int]
     ) -> None:
-        seen.refusals(self._views(records, partition).besides(passed))
+        seen.refusals(self._events(records, partition).besides(passed))
 
-    def _views(self, records: Sequence[Record], partition: Partition) -> Events[VideoViewed]:
-        decoded = read_records(records, partition, self._partitions[partition.topic]).decoded
-        return Events.of(decoded).of_type(VideoViewed.type)
+    def _events(self, records: Sequence[Record], partition: Partition) -> Events[Any]:
+        return Events.of(read_records(records, partition, self._partitions[partition.topic]).decoded)
 
 
 def seen_ids(settings: Settings, streams: Streams) -> SeenIdsOfWorker:

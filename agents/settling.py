@@ -13,7 +13,7 @@ from agents.handover import Partition
 from agents.transactions import sentence
 from compose.log import BROKERS_CLOCKS
 from compose.settings import Settings
-from schemas.log import EPOCH, MILLISECOND
+from schemas.log import milliseconds_of
 
 LEVELS = ("read_committed", "read_uncommitted")
 PATIENCE_SECONDS = 5.0  # a producer that is alive ends its transactions far sooner
@@ -52,7 +52,7 @@ async def _held_up(
     open_ones = [at for at in wanted if stable[at] < ends[at]]
     if not open_ones:
         return {}
-    after_ms = (moment + BROKERS_CLOCKS - EPOCH) // MILLISECOND + 1
+    after_ms = milliseconds_of(moment + BROKERS_CLOCKS) + 1
     later = await every.offsets_for_times(dict.fromkeys(open_ones, after_ms))
     first_later = {at: ends[at] if later[at] is None else later[at].offset for at in open_ones}
     return {at: (stable[at], ends[at]) for at in open_ones if stable[at] < first_later[at]}

@@ -2,7 +2,8 @@
 
 A view counts if no other with its id was recorded in its partition within the last `once_within` of append time, and it did not occur
 over a minute after it was recorded. The rule reads the log alone, so every projection, and a replay next year, agree. A view from the
-future does not take its id: sent again with the right time it counts.
+future does not take its id: sent again with the right time it counts. One that was parked takes it where it is retried (`ViewRetried`), as
+of when it was recorded.
 
 An id is known by 64 bits of it (XXH3), which is part of the rule: of a hundred million views in a partition's window one is likely to be
 taken for another in one of four thousand such windows, and then by every projection and every replay alike.
@@ -10,7 +11,8 @@ taken for another in one of four thousand such windows, and then by every projec
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,8 @@ from xxhash import xxh3_64_intdigest
 from projections.sightings import Sightings
 from schemas.columns import Events
 from schemas.decoded import Decoded
-from schemas.events import VideoViewed
-from schemas.log import Recorded
+from schemas.events import VideoViewed, ViewRetried
+from schemas.log import Place, Recorded, milliseconds_of
 
 CLOCK_SKEW = timedelta(minutes=1)  # what the clocks of honest producers may differ
 MINUTE_SECONDS = 60
@@ -85,8 +87,36 @@ class SeenIds:
         """The verdict on `view`. Raises LookupError for a record before `answers_from`: the window has passed it."""
         return self.refusals(Events.of([Decoded(view, recorded)])).get(0, COUNTS)
 
-    def refusals(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
-        """The verdict on each of `views` that does not count, by its number. Raises LookupError like `judge`."""
+    def refusals(self, events: Events[Any]) -> dict[int, Verdict]:
+        """The verdict on each view among `events` that does not count, by its number; the id of one that is retried is known from there on.
+
+        Raises LookupError like `judge`.
+        """
+        if events.types in ([], [VideoViewed.type]):
+            return self._verdicts(events)
+        verdicts: dict[int, Verdict] = {}
+        for event_type, numbers in groupby(range(len(events)), lambda number: events.each[number].type):
+            alike = list(numbers)
+            if event_type == VideoViewed.type:
+                verdicts |= {alike[number]: verdict for number, verdict in self._verdicts(events.take(alike)).items()}
+            elif event_type == ViewRetried.type:
+                for number in alike:
+                    self._take_retried(events.each[number], int(events.offsets[number]))
+        return verdicts
+
+    def _take_retried(self, retried: ViewRetried, at: int) -> None:
+        if at < self.judged_to:
+            return
+        offset = np.array([Place.of(retried.record).offset])
+        recorded_at_ms = np.array([milliseconds_of(retried.recorded_at)])
+        fingerprint = np.array([xxh3_64_intdigest(retried.view_id.encode())], dtype=np.uint64)
+        sightings, before = self._now.sightings, self._before.sightings
+        known = sightings.see(fingerprint, offset, recorded_at_ms, before).get(0)
+        if known is not None and known[1] > recorded_at_ms[0]:
+            sightings.see(fingerprint, np.array(known[:1]), np.array(known[1:]), before)
+        self.judged_to = at + 1
+
+    def _verdicts(self, views: Events[VideoViewed]) -> dict[int, Verdict]:
         told = int(np.searchsorted(views.offsets, self.judged_to))
         verdicts = self._told_again(views.offsets[:told])
         while told < len(views):

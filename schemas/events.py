@@ -202,6 +202,23 @@ class VideoViewed(Event):
     session_id: Id | None = None
 
 
+class ViewRetried(Event):
+    """The parked view `record` is folded here, if it can be now: from here on its id is known as of `recorded_at`.
+
+    It lies in the view's own partition, so that whoever judges what comes behind it knows. To who has read the view it means nothing.
+    """
+
+    type = f"{NAMESPACE}.view.retried.v1"
+    topic = "views"
+    key_field = "view_id"
+
+    view_id: Id
+    record: RecordId = Field(description="topic:partition:offset of the view")
+    recorded_at: Moment = Field(description="when the view was recorded")
+    decision: Offset = Field(description="where the decision lies, which commits together with this")
+    projections: list[Noun] = Field(min_length=1, max_length=64, description="those that had parked it")
+
+
 class PositionUpdated(Event):
     """A viewer is, or stopped, at a position of a film."""
 
@@ -236,6 +253,9 @@ class RecordRetried(Decision):
 
     judged_to: Offset = Field(description="where the record's partition ended when it was decided")
     why: Reason | None = None
+    marked: bool | None = Field(
+        None, description="true: it is carried out where a view.retried lies that names it, not here"
+    )
 
 
 class RecordDiscarded(Decision):
@@ -268,6 +288,7 @@ EVENTS: dict[str, type[Event]] = {
         TranscodeFailed,
         VideoDeleted,
         VideoViewed,
+        ViewRetried,
         PositionUpdated,
         RecordRetried,
         RecordDiscarded,

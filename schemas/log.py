@@ -51,6 +51,11 @@ def moment_of(time_ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=time_ms)
 
 
+def milliseconds_of(moment: datetime) -> int:
+    """How many whole milliseconds after 1970 began."""
+    return (moment - EPOCH) // MILLISECOND
+
+
 class WrongToken(ValueError):
     """A token that this system did not sign, or that was changed on its way."""
 

@@ -25,7 +25,9 @@ from schemas.events import (
     VideoUploaded,
     VideoViewed,
     ViewerForgotten,
+    ViewRetried,
 )
+from schemas.log import Place
 from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.given import EVENING
@@ -87,6 +89,7 @@ class _Writer:
         self._numbers = count()
         self._now = self._first
         self._views: list[str] = []
+        self._seen: list[tuple[str, Place, datetime]] = []
         self._log: dict[Partition, list[Kept]] = {
             Partition(topic, number): []
             for topic, spec in streams().topics.items()
@@ -100,7 +103,7 @@ class _Writer:
             self._now = self._first + SPAN * (number / records) ** 0.3
             topic = self._chance.choices(("views", "positions", "videos", "viewers"), (50, 20, 30, 1))[0]
             happening: dict[str, Callable[[], Event]] = {
-                "views": self._view,
+                "views": self._view if not self._seen or self._chance.random() < 0.95 else self._retry,
                 "positions": self._position,
                 "videos": self._film,
                 "viewers": self._forgetting,
@@ -130,6 +133,8 @@ class _Writer:
             timestamp=round(self._now.timestamp() * 1_000),
         )
         self._log[partition].append(record)
+        if partition.topic == "views":
+            self._seen.append((message.key.decode(), Place(*partition, record.offset), self._now))
         self._next[partition] += 1
 
     def _spoilt(self, home: Partition, message: Message) -> tuple[Partition, Message]:
@@ -162,6 +167,14 @@ class _Writer:
             viewer_id=self._chance.choice([None, *VIEWERS]),
             watched_seconds=self._chance.choice([None, 0.5, 40.0]),
             session_id=self._chance.choice([None, "tv", "phone"]),
+        )
+
+    def _retry(self) -> ViewRetried:
+        """Of a view that perhaps nobody has parked, or of what is none; what decision it was is all the same."""
+        view_id, place, at = self._chance.choice(self._seen[-60:])
+        named = self._chance.sample(["views", "statistics", "leaderboard"], self._chance.randint(1, 3))
+        return ViewRetried(
+            view_id=view_id, record=place.id, recorded_at=at, decision=0, projections=named, occurred_at=self._now
         )
 
     def _position(self) -> PositionUpdated:

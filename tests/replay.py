@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from agents.decisions import DecisionsOfWorker
 from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.parking import Parking
@@ -24,7 +25,6 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import LogIdentity, Sink
 from schemas.streams import streams
 from tests.logs import AS_OF, EVENING, FIRST, PartitionInMemory
-from tests.parking_lot import NoDecisions
 
 Log = Mapping[Partition, PartitionInMemory]
 
@@ -131,13 +131,17 @@ class Replay:
     def _start(self) -> None:
         partitions = {name: topic.partitions for name, topic in streams().topics.items()}
         within = {name: topic.once_within for name, topic in streams().topics.items() if topic.once_within}
-        seen = SeenIdsOfWorker(within, partitions, lambda partition: self._log[partition].open(partition))  # type: ignore[arg-type, return-value]
+
+        def open_log(partition: Partition) -> Any:
+            return self._log[partition].open(partition)
+
+        seen, decisions = SeenIdsOfWorker(within, partitions, open_log), DecisionsOfWorker(open_log, partitions)
         self._sinks = {name: self._stores.sink(version, self._way.limits) for name, version in self._versions.items()}
         self._foldings = {}
         for name, version in self._versions.items():
             projection = folded_as(version)
             parking = Parking(self._stores.pool, projection)
-            self._foldings[name] = Folding(projection, self._sinks[name], parking, seen, partitions, NoDecisions())
+            self._foldings[name] = Folding(projection, self._sinks[name], parking, seen, partitions, decisions)
 
     async def fold(self) -> None:
         for sink in self._sinks.values():

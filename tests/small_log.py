@@ -1,6 +1,6 @@
 """A small log in memory, event by event as a test says it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +9,13 @@ from agents.decisions import DecisionsOfWorker
 from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.parking import Parking
+from agents.ruling import View, Word, decision, mark
 from agents.seen import SeenIdsOfWorker
 from projections.projection import Projection
 from projections.sinks.sink import LogIdentity, Sink
 from schemas.envelope import encode
 from schemas.events import Event
+from schemas.log import Place, moment_of
 from schemas.partitions import partition_of
 from schemas.streams import DECISIONS, streams
 from tests.logs import PartitionInMemory
@@ -64,6 +66,17 @@ class SmallLog:
         )
         records.append(record)
         return record
+
+    async def decide(self, word: Word, place: Place, reason: str, named: Sequence[str], *, marked: bool) -> None:
+        """An operator decides about a record that `named` have parked, at START; a retry is `marked`, or one of old."""
+        at = Partition(*place[:2])
+        end = await self.partitions[at].end()
+        event = decision(word, place, reason, named, end, "ops", "a bug", marked=marked)
+        decided = self.append(event, START)
+        if marked and word == "retry":
+            record = self._records[at][place.offset]
+            view = View((record.key or b"").decode(), moment_of(record.timestamp))
+            self.append(mark(event, decided.offset, view), START)
 
     @asynccontextmanager
     async def open(self, partition: Partition) -> AsyncIterator[Any]:

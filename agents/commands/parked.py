@@ -11,17 +11,20 @@ from agents.commands.operating import operating
 from agents.commands.tables import show as show_table
 from agents.decisions import Heard, decisions_of
 from agents.log_ends import open_log_ends
-from agents.parked import Found, Wanted, count_parked, find_parked, readable
-from agents.ruling import CARRIED_OUT, Ruled, Ruling, Word, alone
+from agents.parked import Found, Wanted, count_parked, find_parked, readable, retried_in_vain
+from agents.ruling import CARRIED_OUT, CarriedOut, Operator, Ruled, Word, alone
 from agents.stores import Stores
 from agents.worker import app
 from compose.log import LogUnavailable, open_log
 from compose.settings import settings
+from compose.transactions import open_transactions
 from projections.queries.versions import Versions, read_versions
+from schemas.events import RecordDiscarded, RecordRetried
 from schemas.log import Place
 from schemas.streams import streams
 
 SOURCE = "/agents/parked"
+TRANSACTIONS = "decisions"
 DONE = {"retry": "retried", "discard": "discarded"}
 
 
@@ -95,10 +98,12 @@ async def rule(stores: Stores, word: Word, wanted: Wanted, by: str, why: str | N
             open_log(settings(), SOURCE) as log,
             open_log_ends(settings()) as ends,
             alone(stores.pool),
+            open_transactions(settings(), SOURCE, TRANSACTIONS) as transactions,
         ):
-            ruling = Ruling(log, ends, decisions_of(settings(), streams()), await carried_out(stores))
+            decisions, carried_out = decisions_of(settings(), streams()), await look_what_is_carried_out(stores)
+            operator = Operator(log, transactions, ends, decisions, carried_out)
             found = await find_parked(stores.pool, wanted)
-            return await ruling.decide(word, found, by=by, why=why, named=wanted.places)
+            return await operator.decide(word, found, by=by, why=why, named=wanted.places)
     except LogUnavailable as unavailable:
         raise SystemExit(f"Error: {unavailable}; asked again, it goes on with what is left") from None
     except ValidationError as error:
@@ -106,14 +111,14 @@ async def rule(stores: Stores, word: Word, wanted: Wanted, by: str, why: str | N
         raise SystemExit(f"Error: {said}") from None
 
 
-async def carried_out(stores: Stores) -> dict[str, int]:
-    """How far each version, by its full name, has carried decisions out."""
+async def look_what_is_carried_out(stores: Stores) -> CarriedOut:
+    """By every version."""
     versions = Versions(await read_versions(stores.pool))
     offsets = {}
     for version in (v for name in streams().projections for v in versions.known(name)):
         if version.state != "retired":
             offsets[version.full_name] = (await stores.checkpoints(version).next_offsets([CARRIED_OUT]))[CARRIED_OUT]
-    return offsets
+    return CarriedOut(offsets, await retried_in_vain(stores.pool))
 
 
 def words(word: str, ruled: Ruled) -> str:
@@ -122,6 +127,8 @@ def words(word: str, ruled: Ruled) -> str:
         told.append(f"a decision about {ruled.on_their_way:,} is on its way already")
     if ruled.waiting:
         told.append(f"{ruled.waiting:,} wait behind another record of their key and follow it by themselves")
+    if ruled.marks:
+        told.append(f"{ruled.marks:,} are retries themselves: retry the views that they name, and discard these")
     return "; ".join([*told, "`faust -A agents parked` tells what is left"])
 
 
@@ -147,10 +154,12 @@ def show_whole(found: Iterable[Found], heard: Heard) -> None:
             if item.is_blank:
                 click.echo("  it names a viewer who was forgotten, here by stars; a retry reads it from the log")
             click.echo(f"  key: {readable(item.key)}\n  value: {readable(item.value)}")
-            for decision, at, _ in heard(item.place.id):
+            for ruling in heard(item.place.id):
+                decision = ruling.decision
+                assert isinstance(decision, RecordRetried | RecordDiscarded)
                 said = f": {decision.why}" if decision.why else ""
                 click.echo(
-                    f"  decisions:0:{at} {decision.type.split('.')[-2]} for {', '.join(decision.projections)} "
+                    f"  decisions:0:{ruling.at} {decision.type.split('.')[-2]} for {', '.join(decision.projections)} "
                     f"by {decision.by} at {decision.occurred_at:%F %T} UTC{said}"
                 )
         became = f"{item.outcome} by decisions:0:{item.decided_by}" if item.outcome else "undecided"

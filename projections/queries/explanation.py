@@ -42,10 +42,11 @@ where video_id = $1 and ($2::timestamptz is null or occurred_at >= $2) and reaso
 order by recorded_at desc, log_partition, log_offset limit $4
 """
 # A record that cannot be read says of no film that it is its own: that its bytes hold the id is the best that can be known. One that
-# was parked and has been folded since is counted, or refused, with the others.
+# was parked and has been folded since is counted, or refused, with the others. A mark without effect is no record of a film.
 PARKED = """
 select partition, log_offset, case outcome when 'discarded' then outcome else reason end as reason, detail from parked p
 where projection = $1 and version = $2 and topic = $3 and position(convert_to($4, 'UTF8') in coalesce(value, ''::bytea)) > 0
+and mark is distinct from log_offset
 and not exists (select from {views} v where (v.log_partition, v.log_offset) = (p.partition, p.log_offset))
 and not exists (select from {refused} r where (r.log_partition, r.log_offset) = (p.partition, p.log_offset))
 order by partition, log_offset
@@ -55,7 +56,8 @@ select count(*) from {counted} v join unnest($3::int[], $4::bigint[]) as e (part
 where v.log_offset < e.next_offset and v.video_id = $1 and ($2::timestamptz is null or v.occurred_at >= $2)
 and not exists (
     select from parked p where p.projection = $5 and p.version = $6 and p.topic = $7
-    and (p.partition, p.log_offset) = (v.log_partition, v.log_offset) and p.decided_by >= $8
+    and (p.partition, p.log_offset) = (v.log_partition, v.log_offset)
+    and case when p.mark is null then p.decided_by >= $8 else p.mark >= e.next_offset end
 )
 """
 CHECKPOINTS = """

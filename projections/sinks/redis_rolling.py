@@ -17,7 +17,7 @@ from projections.sinks.redis_packing import Numbered, bucket_of, pack, pack_clos
 from projections.sinks.redis_scripts import Script
 from projections.sinks.redis_windows import SPANS, Rolling, Span
 from projections.sinks.sink import StoreUnavailable
-from schemas.log import EPOCH, MILLISECOND
+from schemas.log import milliseconds_of
 
 FOLDER = Path(__file__).parent / "lua"
 TICK, LEAVE, DRAIN = (Script(FOLDER / f"{name}.lua") for name in ("tick", "leave", "drain"))
@@ -30,7 +30,7 @@ async def roll(redis: Redis, keys: Keys, now: datetime, limits: Limits) -> None:
 
     Raises StoreUnavailable when a window no longer holds what has to leave it.
     """
-    fields = await TICK.run(redis, [keys.state], [(now - EPOCH) // MILLISECOND])
+    fields = await TICK.run(redis, [keys.state], [milliseconds_of(now)])
     state: dict[bytes, bytes] = dict(zip(fields[::2], fields[1::2], strict=True))
     if not state:
         return

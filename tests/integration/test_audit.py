@@ -13,9 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnected
 
 from agents.auditing import Auditing, Difference
-from agents.handover import Partition
 from agents.replaying import Replay
-from agents.ruling import decision
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
@@ -148,9 +146,10 @@ async def test_what_was_folded_equals_the_log_however_far_it_is_and_wherever_a_w
     drawn=some_views,
     decided=st.lists(st.sampled_from(["retry", "discard", None]), min_size=40, max_size=40),
     rule=st.sampled_from([None, Rule(watched_at_least_seconds=30)]),
+    marked=st.booleans(),
 )
 async def test_what_was_parked_retried_or_discarded_equals_the_log_and_so_does_a_version_with_a_rule(
-    world: World, drawn: list[tuple[str, int, int, int]], decided: list[Any], rule: Rule | None
+    world: World, drawn: list[tuple[str, int, int, int]], decided: list[Any], rule: Rule | None, marked: bool
 ) -> None:
     await world.begin(rule)
     await world.board.tick(START)
@@ -160,9 +159,8 @@ async def test_what_was_parked_retried_or_discarded_equals_the_log_and_so_does_a
     for (partition, offset), word in zip(await parked(world), decided, strict=False):
         place = Place("views", partition, offset)
         if word is not None:
-            end = await world.log.partitions[Partition("views", partition)].end()
             named = ("leaderboard", "statistics")
-            world.log.append(decision(word, place, "wrong-partition", named, end, "ops", "a bug"), START)
+            await world.log.decide(word, place, "wrong-partition", named, marked=marked)
     append(world.log, drawn[1::2])
     assert await world.differences() == []
     await world.fold_both()

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from agents.handover import Partition
-from agents.ruling import decision
 from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
@@ -126,8 +124,9 @@ async def test_no_store_tells_of_who_is_forgotten_and_every_total_stays(settings
         assert set(streams().projections) - set(COUNTING) == {"views", "positions", "resume"}
 
 
+@pytest.mark.parametrize("marked", [True, False])
 async def test_what_was_parked_of_who_is_forgotten_has_no_name_keeps_its_place_and_can_be_retried(
-    settings: Settings,
+    settings: Settings, marked: bool
 ) -> None:
     await provision_tables(settings)
     async with open_postgres(settings) as pool:
@@ -154,8 +153,7 @@ async def test_what_was_parked_of_who_is_forgotten_has_no_name_keeps_its_place_a
 
         for row in before:
             place = Place("views", row["partition"], row["log_offset"])
-            end = await log.partitions[Partition(*place[:2])].end()
-            log.append(decision("retry", place, row["reason"], ["views"], end, "ops", "a bug"), START)
+            await log.decide("retry", place, row["reason"], ["views"], marked=marked)
         await fold_log(log, views, sink, pool)
         rows = await pool.fetch("select viewer_id, session_id from views_v2")
         assert [tuple(row) for row in rows] == [(None, None)] * 9

@@ -185,6 +185,39 @@ async def test_a_view_that_one_store_alone_refused_takes_no_id_there_and_counts_
     assert [await views_of(pool, film) for film in ("narrow", "wide")] == [1, 1]
 
 
+async def test_a_retried_view_that_its_producer_sends_again_counts_once_live_and_folded_anew(
+    settings: Settings, servers: Servers, worker: Worker, pool: Any
+) -> None:
+    await refuse(pool, "daily_v1", "video_id <> 'narrow'")
+    # Once the first is on its way to be refused, others lie around it on its partition.
+    views = [viewed(f"view-{number}", "narrow" if number % 3 == 0 else "wide") for number in range(60)]
+    await produce(settings, views)
+    await until(lambda: is_so(parked_reasons(pool, "statistics"), {"refused-by-store": 20}))
+    # In vain: the store refuses them still, and an id that nothing came of is free.
+    await command(settings, servers, "parked", "retry", "--all")
+    without_effect = "select count(*) from parked where projection = 'statistics' and reason = 'without-effect'"
+    await until(lambda: is_so(pool.fetchval(without_effect), 20))
+    await mend(pool, "daily_v1")
+    await produce(settings, views[:6])
+    await until(lambda: is_so(views_of(pool, "narrow"), 2))
+    worker.kill()
+    said = await command(settings, servers, "parked", "retry", "--all")
+    assert "20 records retried" in said
+    said = await command(settings, servers, "parked", "retry", "--all")
+    assert "0 records retried; a decision about 20 is on its way already" in said
+    worker.start()
+    await until(lambda: is_so(parked_reasons(pool, "statistics"), {}))
+    await produce(settings, views)
+    refused = "select count(*) from refused_views_v2 where reason = 'duplicate'"
+    await until(lambda: is_so(pool.fetchval(refused), 66))
+    await command(settings, servers, "rebuild", "statistics")
+    said = await command(settings, servers, "verify", "statistics")
+    assert [await views_of(pool, film) for film in ("narrow", "wide")] == [20, 40]
+    anew = "select coalesce(sum(views), 0)::bigint from daily_v2 where video_id = $1"
+    assert [await pool.fetchval(anew, film) for film in ("narrow", "wide")] == [20, 40]
+    assert "equal" in said, said
+
+
 async def test_a_record_and_one_that_waits_behind_it_are_discarded_by_one_command(
     settings: Settings, servers: Servers, worker: Worker, pool: Any
 ) -> None:
@@ -243,6 +276,25 @@ async def test_too_much_poison_in_a_row_stops_the_partition_in_words_until_someb
 
         await until(goes_on)
     await until(lambda: is_so(views_of(pool, "film"), 1))
+
+
+async def test_a_partition_that_stands_still_before_the_retries_of_what_it_has_parked_goes_on_to_them(
+    settings: Settings, servers: Servers, worker: Worker, pool: Any
+) -> None:
+    await refuse(pool, "daily_v1", "video_id <> 'narrow'")
+    names = (f"view-{number}" for number in range(10_000))
+    views = [viewed(name, "narrow") for name in names if partition_of(name.encode(), PARTITIONS) == HOME][:130]
+    await produce(settings, views)
+
+    async def says_so() -> bool:
+        return "parked retry --all --projection statistics" in worker.said
+
+    await until(says_so)
+    await mend(pool, "daily_v1")
+    said = await command(settings, servers, "parked", "retry", "--all")
+    assert "100 records retried" in said
+    await until(lambda: is_so(views_of(pool, "narrow"), 130))
+    await until(lambda: is_so(parked_reasons(pool, "statistics"), {}))
 
 
 async def is_so(asked: Any, expected: Any) -> bool:

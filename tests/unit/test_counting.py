@@ -18,14 +18,17 @@ from projections.counting import (
     hour_start,
     minute_of,
 )
-from schemas.events import VideoViewed
-from schemas.log import Place, Recorded
+from schemas.columns import Events
+from schemas.decoded import Decoded
+from schemas.events import VideoViewed, ViewRetried
+from schemas.log import MILLISECOND, Place, Recorded, milliseconds_of, moment_of
 
 WITHIN = timedelta(hours=6)
 START = datetime(2026, 5, 1, 20, tzinfo=UTC)
 HOUR_MS = 3_600_000
 
 View = tuple[VideoViewed, Recorded]
+Event = tuple[VideoViewed | ViewRetried, Recorded]
 
 
 def view(view_id: str, offset: int, after_ms: int, ahead_seconds: float = 0) -> View:
@@ -106,6 +109,72 @@ def test_a_projection_that_comes_later_is_told_the_same(
     again = [seen.judge(*one) for one in answerable]
     assert first == plainly(views)[:ahead]
     assert again == plainly(views)[len(views) - len(answerable) :]
+
+
+some_lives = st.lists(
+    st.tuples(
+        st.sampled_from(["view", "view", "parked", "retry"]), st.sampled_from("abc"), st.integers(0, 2 * HOUR_MS)
+    ),
+    max_size=40,
+)
+
+
+def counted_plainly(log: Sequence[Event]) -> list[bool]:
+    """For each view whether it counts: no record with its id was known from the six hours before, a retried one as of when it was
+    recorded."""
+    known: list[tuple[str, int]] = []
+    counted = []
+    for event, recorded in log:
+        at_ms = recorded.recorded_at_ms
+        if isinstance(event, ViewRetried):
+            at_ms = milliseconds_of(event.recorded_at)
+        else:
+            near = (name == event.view_id and at_ms - other <= WITHIN // MILLISECOND for name, other in known)
+            counted.append(not any(near))
+        known.append((event.view_id, at_ms))
+    return counted
+
+
+@given(some_lives, st.data())
+def test_a_view_that_was_parked_is_known_from_its_retry_on_as_of_when_it_was_recorded(
+    drawn: list[tuple[str, str, int]], data: st.DataObject
+) -> None:
+    log: list[Event] = []
+    parked: list[Event] = []
+    after_ms = 0
+    for offset, (what, view_id, later_ms) in enumerate(drawn):
+        after_ms += later_ms
+        event, recorded = view(view_id, offset, after_ms)
+        if what == "parked":
+            parked.append((event, recorded))
+        elif what == "view" or not parked:
+            log.append((event, recorded))
+        else:
+            first, at = parked.pop(data.draw(st.integers(0, len(parked) - 1)))
+            log.append((retried(first, at, recorded), recorded))
+    seen = SeenIds(WITHIN, start_offset=0)
+    counted: list[bool] = []
+    first = 0
+    while first < len(log):
+        end = data.draw(st.integers(first + 1, len(log)))
+        events = Events.of([Decoded(*one) for one in log[first:end]])
+        refused = seen.refusals(events)
+        if events.offsets[0] >= seen.answers_from:
+            assert seen.refusals(events) == refused  # as another projection is told that shares the window
+        counted += [n not in refused for n, event in enumerate(events.each) if not isinstance(event, ViewRetried)]
+        first = end
+    assert counted == counted_plainly(log)
+
+
+def retried(parked: VideoViewed, at: Recorded, here: Recorded) -> ViewRetried:
+    return ViewRetried(
+        occurred_at=moment_of(here.recorded_at_ms),
+        view_id=parked.view_id,
+        record=at.place.id,
+        recorded_at=moment_of(at.recorded_at_ms),
+        decision=0,
+        projections=["views"],
+    )
 
 
 def test_a_view_before_what_the_window_remembers_is_no_guess() -> None:

@@ -24,7 +24,7 @@ from schemas.streams import streams
 from tests.logs import PartitionInMemory
 from tests.unit.test_parking import World, live, settle
 
-COURSES = 8
+COURSES = 12
 ONE = streams().model_copy(
     update={"topics": {name: topic.model_copy(update={"partitions": 1}) for name, topic in streams().topics.items()}}
 )
@@ -38,6 +38,7 @@ class Kind(NamedTuple):
     topic: str
     bad_share: float = 0.3
     discards_waiting: bool = True
+    marks: bool = True
 
 
 KINDS = {
@@ -45,6 +46,7 @@ KINDS = {
     # Where a release with a bug reads what has waited, and somebody discards it just then, only its rows know which came first.
     "in order, by two releases": Kind(catalogue, "videos", discards_waiting=False),
     "views": Kind(statistics, "views"),
+    "views retried by decisions alone": Kind(statistics, "views", marks=False),
     "views by a rule": Kind(statistics.at(2, SHORT), "views"),
 }
 each_course = pytest.mark.parametrize("seed", range(COURSES))
@@ -81,7 +83,7 @@ def lived(kind: Kind, seed: int) -> tuple[World, list[Seen]]:
         return [*seen, await seen_just_now(world)]
 
     world = World(kind.projection, kind.topic, random.Random(seed))
-    world.bad_share, world.discards_waiting = kind.bad_share, kind.discards_waiting
+    world.bad_share, world.discards_waiting, world.marks = kind.bad_share, kind.discards_waiting, kind.marks
     return world, asyncio.run(live_on())
 
 

@@ -17,6 +17,7 @@ from agents.folding import Folding
 from agents.handover import Batch, Partition
 from agents.limits import Halted
 from agents.parking import WAITS_BEHIND, NotYet
+from agents.ruling import View, mark
 from agents.seen import SeenIdsOfWorker
 from projections.catalogue import catalogue
 from projections.changes import Change, singly
@@ -26,7 +27,7 @@ from projections.sinks.memory import MemorySink
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity
 from projections.statistics import statistics
 from schemas.envelope import decode, encode
-from schemas.events import Event, RecordDiscarded, RecordRetried
+from schemas.events import Event, RecordDiscarded, RecordRetried, ViewRetried
 from schemas.log import Place, moment_of
 from schemas.streams import streams
 from tests.given import EVENING, announced, deleted, failed, progressed, rows_after, transcoded, uploaded, viewed
@@ -75,12 +76,15 @@ class World:
 
     bad_share = 0.3  # of the workers, those of a release with a bug
     discards_waiting = True
+    marks = True  # retries of views, where they lie; else they are decisions of a release that knew no marks
 
     def __init__(self, projection: Projection, topic: str, chance: random.Random) -> None:
         self.projection, self.chance = projection, chance
         self.home = Partition(topic, 0)
         self.log: dict[Partition, list[Kept]] = {self.home: [], DECISIONS_HOME: []}
         self.now = EVENING
+        # A view that is retried is hardly ever sent again within hours where they pass fast.
+        self.pause_minutes = chance.choice((10, 90))
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -90,7 +94,7 @@ class World:
     def append(self, event: Event, *, value: bytes | None = None) -> Place:
         # Another world may append to the same log.
         newest = (moment_of(records[-1].timestamp) for records in self.log.values() if records)
-        self.now = max([self.now, *newest]) + timedelta(minutes=self.chance.randint(0, 90))
+        self.now = max([self.now, *newest]) + timedelta(minutes=self.chance.randint(0, self.pause_minutes))
         at = DECISIONS_HOME if event.topic == "decisions" else self.home
         message = encode(event, event_id="e", source="/tests")
         if value is not None:
@@ -127,10 +131,15 @@ class World:
         if any(row.place == place for step in self.lot.steps.values() for row in step.rows):
             return True
         checkpoint = self.sink.steps_at(DECISIONS_HOME)
-        decisions = (
-            event_of(record, DECISIONS_HOME) for record in self.log[DECISIONS_HOME] if record.offset >= checkpoint
-        )
-        return any(may_follow or decision.record == place.id for decision in decisions)
+        marks = (event_of(row.record, self.home) for row in self.lot.parked if is_mark(row.record))
+        carried_out = {mark.decision for mark in marks}
+        for record in self.log[DECISIONS_HOME]:
+            decision = event_of(record, DECISIONS_HOME)
+            is_marked = isinstance(decision, RecordRetried) and decision.marked
+            is_open = record.offset not in carried_out if is_marked else record.offset >= checkpoint
+            if is_open and self.projection.name in decision.projections and (may_follow or decision.record == place.id):
+                return True
+        return False
 
     @property
     def undecided(self) -> list[Place]:
@@ -194,7 +203,8 @@ def decide_some(world: World) -> None:
 
 
 def decide(world: World, place: Place, *, discard: bool) -> None:
-    """As the command does: what only waits is not retried."""
+    """As the command does: what only waits is not retried, nor is a retry."""
+    discard = discard or is_mark(world.lot.rows[place].record)
     if world.lot.rows[place].reason == WAITS_BEHIND and not (discard and world.discards_waiting):
         return
     fields: dict[str, Any] = {
@@ -206,8 +216,14 @@ def decide(world: World, place: Place, *, discard: bool) -> None:
     }
     if discard:
         world.append(RecordDiscarded(why="no event", **fields))
-    else:
+    elif world.home.topic != "views" or not world.marks:
         world.append(RecordRetried(judged_to=world.end(world.home), **fields))
+    else:
+        record = world.lot.rows[place].record
+        retried = RecordRetried(judged_to=world.end(world.home), marked=True, **fields)
+        at = world.append(retried)
+        assert record.key is not None
+        world.append(mark(retried, at.offset, View(record.key.decode(), moment_of(record.timestamp))))
 
 
 async def live(world: World) -> None:
@@ -239,6 +255,11 @@ async def settle(world: World) -> None:
     raise AssertionError(f"never decided: {world.lot.parked}")
 
 
+def has_marks(seed: int) -> bool:
+    """A log of old has none, and means what it meant."""
+    return seed % 4 > 0
+
+
 def state(world: World) -> Mapping[str, Any]:
     return {table: world.sink.rows(table) for table in ("videos", "hourly", "daily")}
 
@@ -258,6 +279,7 @@ async def test_a_films_events_are_folded_once_and_in_order_whatever_was_parked_a
 @pytest.mark.parametrize("seed", range(COURSES))
 async def test_views_count_by_the_rule_of_the_log_whatever_was_parked_and_wherever_workers_die(seed: int) -> None:
     world = World(statistics, "views", random.Random(seed))
+    world.marks = has_marks(seed)
     await live(world)
     await settle(world)
     assert Counter({row["video_id"]: row["views"] for row in world.sink.rows("daily")}) == what_counts(world)
@@ -267,6 +289,7 @@ async def test_views_count_by_the_rule_of_the_log_whatever_was_parked_and_wherev
 @pytest.mark.parametrize("seed", range(COURSES // 3))
 async def test_a_log_folded_anew_ends_where_live_did(projection: Projection, topic: str, seed: int) -> None:
     world = World(projection, topic, random.Random(seed))
+    world.marks = has_marks(seed)
     await live(world)
     await settle(world)
     lived, outcomes = state(world), {row.place: row.outcome for row in world.lot.parked}
@@ -285,6 +308,7 @@ async def test_views_count_by_the_rule_in_each_of_two_projections_that_share_see
     chance = random.Random(seed)
     worlds = [World(statistics, "views", chance), World(leaderboard, "views", chance)]
     worlds[1].log = worlds[0].log
+    worlds[0].marks = worlds[1].marks = has_marks(seed)
     for _ in range(chance.randint(3, 12)):
         some_life(worlds[0])
         decide_some(worlds[1])
@@ -301,6 +325,25 @@ async def test_views_count_by_the_rule_in_each_of_two_projections_that_share_see
     for world in worlds:
         await world.fold_all(list(world.log))
     assert [shown(world) for world in worlds] == [what_counts(world) for world in worlds]
+
+
+async def test_a_retry_in_vain_leaves_its_id_to_the_view_that_is_sent_again_as_it_should_be() -> None:
+    world = World(statistics, "views", random.Random(0))
+    world.pause_minutes = 1
+    worker = world.worker()
+
+    async def fold() -> None:
+        while not await worker.is_at_end(world.home):
+            await worker.step(world.home)
+
+    spoilt = world.append(viewed("heat", "view-1", at="20:00"), value=b"no json")
+    world.append(viewed("ran", "view-2", at="20:00"))
+    await fold()
+    decide(world, spoilt, discard=False)
+    await fold()
+    world.append(viewed("heat", "view-1", at="20:00"))
+    await fold()
+    assert shown(world) == {"heat": 1, "ran": 1}
 
 
 async def side_by_side(worlds: Sequence[World], *, is_bad: bool, steps: int) -> None:
@@ -323,23 +366,35 @@ def shown(world: World) -> Counter[str]:
     return counted
 
 
+def is_mark(record: Any) -> bool:
+    return ("ce_type", ViewRetried.type.encode()) in record.headers
+
+
 def event_of(record: Kept, at: Partition) -> Any:
     return decode(record, at.topic).event
 
 
 def what_counts(world: World) -> Counter[str]:
-    """The rule told plainly: ids taken at their places, then the decisions one after the other."""
+    """The rule told plainly: ids taken at their places or where they are retried, then the decisions without marks one after the other."""
     parked = {row.place.offset: row for row in world.lot.parked if row.place.topic == "views"}
     took: list[tuple[str, int, int]] = []
     counted: Counter[str] = Counter()
     events = {r.offset: (r.timestamp, event_of(r, world.home)) for r in world.log[world.home] if r.value != b"no json"}
-    for offset, (at_ms, view) in events.items():
-        if offset in parked:
+    for offset, (at_ms, event) in events.items():
+        if isinstance(event, ViewRetried):
+            taken_at = Place.of(event.record).offset
+            if taken_at not in parked or parked[taken_at].mark != offset:
+                continue
+            at_ms, view = events[taken_at]
+        elif offset in parked:
             continue
-        if not any(key == view.key and at_ms - earlier <= WITHIN.total_seconds() * 1_000 for key, _, earlier in took):
+        else:
+            view, taken_at = event, offset
+        if not any(key == view.key and abs(at_ms - other) <= WITHIN.total_seconds() * 1_000 for key, _, other in took):
             counted[view.video_id] += 1
-        took.append((view.key, offset, at_ms))
-    for row in sorted((row for row in parked.values() if row.decided_by is not None), key=lambda r: r.decided_by or 0):
+        took.append((view.key, taken_at, at_ms))
+    by_decision = (row for row in parked.values() if row.decided_by is not None and row.mark is None)
+    for row in sorted(by_decision, key=lambda row: row.decided_by or 0):
         decision = next(r for r in world.log[DECISIONS_HOME] if r.offset == row.decided_by)
         if row.outcome == DISCARDED:
             continue
