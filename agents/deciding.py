@@ -13,10 +13,11 @@ from schemas.events import VideoViewed
 from schemas.log import MILLISECOND, Place, moment_of
 
 FOLDED, DUPLICATE, FUTURE, DISCARDED = "folded", "duplicate", "future", "discarded"
+WITHOUT_EFFECT = "without-effect"  # of the mark of a retry that came to nothing
 OUTCOMES: Mapping[type[Verdict], str] = {type(COUNTS): FOLDED, Duplicate: DUPLICATE, FromTheFuture: FUTURE}
 
 Read = Callable[[Parked], Decoded | Parked]
-Judge = Callable[[Decoded, int, Mapping[int, Parked]], Verdict]
+Judge = Callable[[Decoded, Ruling, Mapping[int, Parked]], Verdict]
 
 
 class Deciding:
@@ -53,7 +54,6 @@ class Deciding:
             if isinstance(found, Parked):
                 self._put(row._replace(reason=found.reason, detail=found.detail))
             else:
-                self._put(row._replace(reason=WAITS_BEHIND))
                 self._release(row, ruling)
 
     def _release(self, first_decided: Parked, ruling: Ruling) -> None:
@@ -67,7 +67,7 @@ class Deciding:
         ]
         first: Parked | None = None
         for row in chain:
-            if row.reason != WAITS_BEHIND:
+            if row.reason != WAITS_BEHIND and row.place != first_decided.place:
                 first = first or row
             elif first is not None:
                 self._put(waiting(row, first.place))
@@ -80,7 +80,7 @@ class Deciding:
                     self._fold(row, found, ruling)
 
     def _fold(self, row: Parked, decoded: Decoded, ruling: Ruling) -> None:
-        verdict = self._judge(decoded, ruling.judged_to, self.rows)
+        verdict = self._judge(decoded, ruling, self.rows)
         if verdict is COUNTS:
             self.counted.append(decoded)
         else:
@@ -97,13 +97,9 @@ def decided(row: Parked, outcome: str, ruling: Ruling) -> Parked:
     return row._replace(outcome=outcome, decided_by=ruling.at, decided_at=decided_at, mark=ruling.mark, waits_for=None)
 
 
-def took_its_id(row: Parked | None) -> bool:
-    """Whether a view that may have been parked has by now taken its id: it never was, or it was folded, or is a duplicate."""
-    return row is None or row.outcome in (FOLDED, DUPLICATE)
-
-
-def _is_known(row: Parked | None) -> bool:
-    return row is None or row.outcome == FOLDED or (row.mark is not None and took_its_id(row))
+def took_its_id(row: Parked) -> bool:
+    """Whether a view that was parked has by now taken its id: it was folded, or is a duplicate."""
+    return row.outcome in (FOLDED, DUPLICATE)
 
 
 def waiting(row: Parked, behind: Place) -> Parked:
@@ -113,14 +109,14 @@ def waiting(row: Parked, behind: Place) -> Parked:
 
 
 def judge_by(sightings: Mapping[str, Sequence[Sighting]], within: timedelta) -> Judge:
-    """A retried view counts unless a record with its id took it within `within`, before or behind, and before `judged_to`.
+    """A retried view counts unless a record with its id took it within `within`, before or behind, and before the view is judged.
 
-    One that was folded at its place took it. One that was parked did if it was retried before, and that was marked; by a decision without
-    a mark only if it counted. So the verdict rests on the log alone, and is the same whenever, and by whomever, the log is folded.
+    One that was folded at its place took it, and one that was retried by an earlier decision; where neither that nor this decision has a
+    mark, only if it counted. So the verdict rests on the log alone, and is the same whenever, and by whomever, the log is folded.
     """
     within_ms = within // MILLISECOND
 
-    def judge(decoded: Decoded, judged_to: int, rows: Mapping[int, Parked]) -> Verdict:
+    def judge(decoded: Decoded, ruling: Ruling, rows: Mapping[int, Parked]) -> Verdict:
         view, recorded = decoded
         if view.type != VideoViewed.type:
             return COUNTS
@@ -129,9 +125,9 @@ def judge_by(sightings: Mapping[str, Sequence[Sighting]], within: timedelta) -> 
         for offset, recorded_at_ms in sightings.get(view.key, ()):
             if (
                 offset != recorded.place.offset
-                and offset < judged_to
+                and offset < ruling.judged_to
                 and abs(recorded_at_ms - recorded.recorded_at_ms) <= within_ms
-                and _is_known(rows.get(offset))
+                and _is_known(rows.get(offset), ruling)
             ):
                 return Duplicate(offset)
         return COUNTS
@@ -139,6 +135,13 @@ def judge_by(sightings: Mapping[str, Sequence[Sighting]], within: timedelta) -> 
     return judge
 
 
-def all_count(decoded: Decoded, judged_to: int, rows: Mapping[int, Parked]) -> Verdict:
+def _is_known(row: Parked | None, to: Ruling) -> bool:
+    if row is None:
+        return True
+    is_earlier = row.decided_by is not None and row.decided_by < to.at
+    return is_earlier and (row.outcome == FOLDED or (took_its_id(row) and (to.is_marked or row.mark is not None)))
+
+
+def all_count(decoded: Decoded, ruling: Ruling, rows: Mapping[int, Parked]) -> Verdict:
     """For a projection that folds whatever it is given."""
     return COUNTS

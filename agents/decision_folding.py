@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import structlog
 
-from agents.deciding import DISCARDED, Deciding, Judge, all_count, decided, judge_by, took_its_id
+from agents.deciding import WITHOUT_EFFECT, Deciding, Judge, all_count, decided, judge_by, took_its_id
 from agents.decisions import HOME, DecisionsSource, Ruling, Sighting, is_decision
 from agents.handover import Batch, Partition
-from agents.parking import WITHOUT_EFFECT, NotYet, Parked, Parking
+from agents.parking import NotYet, Parked, Parking
 from agents.reading import read_records
 from projections.projection import Projection
 from projections.sinks.sink import ChangeRefused, Sink
@@ -21,6 +21,9 @@ from schemas.streams import streams
 
 MOST_AT_ONCE = 500  # decisions in a step
 TAKES_NO_ID = "takes no id by this retry: it is still parked, or from the future, or was retried again"
+
+Sightings = Mapping[str, Sequence[Sighting]]
+"""By its id where a view lies."""
 
 logger = structlog.get_logger(__name__)
 
@@ -40,15 +43,21 @@ class Run(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """The retry that lies at a mark; how the mark's record is written down where it takes no id; where the ids of its batch lie."""
+    """The retry that lies at a mark, and how the mark's record is written down where it takes no id."""
 
     ruling: Ruling
     without_effect: Parked
-    sightings: Mapping[str, Sequence[Sighting]]
 
     @property
     def offset(self) -> int:
         return self.without_effect.place.offset
+
+
+class Marks(NamedTuple):
+    """Those of a batch, by their offsets, and where else the ids of their views lie."""
+
+    at: Mapping[int, Mark]
+    sightings: Sightings
 
 
 class DecisionFolding:
@@ -74,40 +83,61 @@ class DecisionFolding:
             await self._wait_for(run)
             await self._carry_out(run, {})
 
-    async def marks(self, batch: Batch, decoded: Iterable[Decoded]) -> list[Mark]:
+    async def marks(self, batch: Batch, decoded: Iterable[Decoded]) -> Marks:
         """Those among `decoded`, which are of `batch`. Raises StoreUnavailable."""
         records = {record.offset: record for record in batch.records}
-        marks: list[tuple[Ruling, Parked]] = []
+        marks: dict[int, Mark] = {}
         views: dict[str, list[int]] = defaultdict(list)
         for event, recorded in decoded:
             if isinstance(event, ViewRetried):
                 ruling, record = Ruling.of(event, recorded), records[recorded.place.offset]
-                row = Parked(recorded.place, record, WITHOUT_EFFECT, f"{event.record} {TAKES_NO_ID}")
-                marks.append((ruling, decided(row, DISCARDED, ruling)))
+                row = Parked(recorded.place, record, "retry", f"{event.record} {TAKES_NO_ID}")
+                marks[recorded.place.offset] = Mark(ruling, decided(row, WITHOUT_EFFECT, ruling))
                 views[event.view_id].append(milliseconds_of(event.recorded_at))
-        sightings = await self._sighted(batch.partition, views, batch.next_offset)
-        return [Mark(*mark, sightings) for mark in marks]
+        return Marks(marks, await self._sighted(batch.partition, views, batch.next_offset))
 
-    async def fold_marks(self, batch: Batch, marks: Sequence[Mark]) -> None:
-        """Carry out the retries at `marks`, all that `batch` holds, which bind this projection.
+    async def fold_marks(self, batch: Batch, marks: Marks) -> None:
+        """Carry out the retries at `marks` that lie in `batch`, which holds nothing else, where they bind this projection.
 
-        Where the view has taken its id neither now nor before, the mark takes none: it is passed over as if it were parked. Raises
-        CheckpointMoved or StoreUnavailable, perhaps with the first carried out.
+        Where a view takes its id neither at its mark nor at one before, the mark takes none: it is passed over as if it were parked.
+        Raises CheckpointMoved, StoreUnavailable or NotYet, perhaps with the first carried out.
         """
-        rulings = [mark.ruling for mark in marks if self._is_bound_by(mark.ruling)]
+        own = [marks.at[record.offset] for record in batch.records]
         moves = Place(*batch.partition, batch.from_offset)
-        await self._carry_out(Run(batch.partition, moves, batch.next_offset, rulings, [], marks), {})
+        await self._wait_for_decisions(batch.partition, own, marks.sightings)
+        rulings = [mark.ruling for mark in own if self._is_bound_by(mark.ruling)]
+        run = Run(batch.partition, moves, batch.next_offset, rulings, [], own)
+        await self._carry_out(run, {}, marks.sightings)
+
+    async def _wait_for_decisions(self, partition: Partition, marks: Sequence[Mark], sightings: Sightings) -> None:
+        """Views that are retried by earlier decisions without marks take their ids, or do not, before others with these ids are judged."""
+        to_offset = max(mark.ruling.at for mark in marks)
+        await self._decisions.refresh(to_offset=to_offset)
+        newest = self._decisions.newest_of(self._projection.name, partition)
+        concerned = {one.offset for of_view in sightings.values() for one in of_view}
+        rulings = [newest[offset] for offset in concerned & newest.keys()]
+        waits = [one.at for one in rulings if one.is_retry and not one.is_marked and one.at < to_offset]
+        if waits:
+            await self._wait_until(HOME, 1 + max(waits))
+
+    async def _wait_until(self, partition: Partition, needed: int) -> None:
+        """Until `partition` is folded so far, and what the steps there have parked is so. Raises NotYet."""
+        newest = await self._sink.newest_step(*partition)
+        if newest.next_offset < needed:
+            name = self._projection.full_name
+            raise NotYet(f"{name} is at {newest.next_offset:,} of {partition}, and a decision needs {needed:,}")
+        if newest.name is not None:
+            await self._parking.settle(Place(*partition, newest.next_offset), newest)
 
     def _runs(self, batch: Batch) -> Iterator[Run]:
         read = read_records(batch.records, batch.partition, 1)
-        rulings = [
-            ruling
-            for ruling in (Ruling.of(event, recorded) for event, recorded in read.decoded if is_decision(event))
-            if ruling.place.topic in self._projection.reads and not ruling.is_marked and self._is_bound_by(ruling)
-        ]
+        decisions = (Ruling.of(event, recorded) for event, recorded in read.decoded if is_decision(event))
+        rulings = [one for one in decisions if one.place.topic in self._projection.reads and self._is_bound_by(one)]
+        # What is retried at a mark waits for those before it, and those behind it may wait for that.
         runs = [
             (partition, alike[first : first + MOST_AT_ONCE])
-            for partition, alike in ((at, list(group)) for at, group in groupby(rulings, key=lambda one: one.place[:2]))
+            for (partition, is_marked), group in groupby(rulings, key=lambda one: (one.place[:2], one.is_marked))
+            for alike in ([] if is_marked else [list(group)])
             for first in range(0, len(alike), MOST_AT_ONCE)
         ]
         starts = [run[0].at for _, run in runs[1:]] + [batch.next_offset]
@@ -130,17 +160,21 @@ class DecisionFolding:
         needed = 1 + max(ruling.place.offset for ruling in run.rulings)
         if judges(self._projection, run.partition):
             needed = max(needed, _judged_to(run))
-        newest = await self._sink.newest_step(*run.partition)
-        if newest.next_offset < needed:
-            name = self._projection.full_name
-            raise NotYet(f"{name} is at {newest.next_offset:,} of {run.partition}, and a decision needs {needed:,}")
-        if newest.name is not None:
-            # What the step that came there has parked may be written down only, as yet.
-            await self._parking.settle(Place(*run.partition, newest.next_offset), newest)
+        try:
+            await self._wait_until(run.partition, needed)
+        except NotYet:
+            await self._give_up_impossible(run.partition, run.moves)
+            raise
 
-    async def _carry_out(self, run: Run, refused: Mapping[Place, str]) -> None:
-        """`refused` are the records that the store was found to refuse."""
-        step, deciding = await self._write_down(run, refused)
+    async def _give_up_impossible(self, partition: Partition, moves: Place) -> None:
+        """What was written down by who found the partition folded further was so in an earlier life of the store, and would block it."""
+        if last_offsets := await self._parking.written_down(moves, partition):
+            reached = (await self._sink.newest_step(*partition)).next_offset
+            await self._parking.give_up([step for step, last in last_offsets.items() if last >= reached])
+
+    async def _carry_out(self, run: Run, refused: Mapping[Place, str], sightings: Sightings | None = None) -> None:
+        """`refused` are the records that the store was found to refuse; `sightings` those of all views of the run, where they are known."""
+        step, deciding = await self._write_down(run, refused, sightings)
         counted = deciding.counted if deciding else []
         changes = list(self._projection.fold(counted, deciding.refused if deciding else []))
         try:
@@ -153,8 +187,8 @@ class DecisionFolding:
             )
         except ChangeRefused as why:
             if step is not None:
-                await self._parking.drop(step)
-            await self._carry_out_parts(run, refused, counted, why)
+                await self._parking.give_up([step])
+            await self._carry_out_parts(run, refused, sightings, counted, why)
             return
         if step is not None:
             await self._parking.carry_out(step)
@@ -166,22 +200,25 @@ class DecisionFolding:
                 outcome=row.outcome or row.reason,
             )
 
-    async def _write_down(self, run: Run, refused: Mapping[Place, str]) -> tuple[str | None, Deciding | None]:
+    async def _write_down(
+        self, run: Run, refused: Mapping[Place, str], sightings: Sightings | None
+    ) -> tuple[str | None, Deciding | None]:
         if run.partition is None:
             if not run.strays:
                 return None, None
-            async with self._parking.turn(HOME, run.moves) as turn:
+            async with self._parking.turn(HOME, run.moves, ()) as turn:
                 return await turn.write_down(run.strays), None
         topic = streams().topics[run.partition.topic]
         wanted = {ruling.place.offset for ruling in run.rulings}
-        sightings = await self._sightings(run, wanted) if not run.marks else run.marks[0].sightings
+        if sightings is None:
+            sightings = await self._sightings(run, wanted)
         judge: Judge = judge_by(sightings, topic.once_within) if topic.once_within else all_count
-        async with self._parking.turn(run.partition, run.moves, ordered=topic.ordered) as turn:
+        wanted |= {mark.ruling.place.offset for mark in run.marks}
+        wanted |= {one.offset for of_view in sightings.values() for one in of_view}
+        async with self._parking.turn(run.partition, run.moves, None if topic.ordered else wanted) as turn:
             if topic.ordered:
                 wanted |= {one.offset for one in await turn.undecided()}
-            wanted |= {mark.ruling.place.offset for mark in run.marks}
-            seen = {one.offset for of_view in sightings.values() for one in of_view}
-            rows = await self._whole(await turn.at(wanted | seen))
+            rows = await self._whole(await turn.at(wanted))
 
             def read(row: Parked) -> Decoded | Parked:
                 return self._read(row, refused)
@@ -191,7 +228,8 @@ class DecisionFolding:
                 deciding.decide(ruling)
             written = [*deciding.changed, *run.strays]
             for mark in run.marks:
-                if not took_its_id(deciding.rows.get(mark.ruling.place.offset)):
+                row = deciding.rows.get(mark.ruling.place.offset)
+                if row is not None and (row.mark is None or not took_its_id(row)):
                     written.append(mark.without_effect)
             return (await turn.write_down(written) if written else None), deciding
 
@@ -206,12 +244,12 @@ class DecisionFolding:
         read = read_records([row.record], partition, self._partitions[partition.topic])
         return read.decoded[0] if read.decoded else read.poison[0]
 
-    async def _sightings(self, run: Run, wanted: set[int]) -> Mapping[str, Sequence[Sighting]]:
+    async def _sightings(self, run: Run, wanted: set[int]) -> Sightings:
         """Of the views among the records to be retried: where else their ids lie."""
         assert run.partition is not None
         if not judges(self._projection, run.partition):
             return {}
-        async with self._parking.turn(run.partition, run.moves) as turn:
+        async with self._parking.turn(run.partition, run.moves, wanted) as turn:
             rows = await self._whole(await turn.at(wanted))
         views: dict[str, list[int]] = defaultdict(list)
         for row in rows:
@@ -220,25 +258,28 @@ class DecisionFolding:
                 views[found.event.key].append(found.recorded.recorded_at_ms)
         return await self._sighted(run.partition, views, _judged_to(run))
 
-    async def _sighted(
-        self, partition: Partition, views: Mapping[str, Sequence[int]], to_offset: int
-    ) -> Mapping[str, Sequence[Sighting]]:
+    async def _sighted(self, partition: Partition, views: Mapping[str, Sequence[int]], to_offset: int) -> Sightings:
         within = streams().topics[partition.topic].once_within
         if within is None or not judges(self._projection, partition):
             return {}
         return await self._decisions.sightings(partition, views, within, to_offset)
 
     async def _carry_out_parts(
-        self, run: Run, refused: Mapping[Place, str], counted: Sequence[Decoded], why: ChangeRefused
+        self,
+        run: Run,
+        refused: Mapping[Place, str],
+        sightings: Sightings | None,
+        counted: Sequence[Decoded],
+        why: ChangeRefused,
     ) -> None:
         """Find the record that the store refuses: of many decisions by halves, of one by leaving out its last record."""
         if len(run.rulings) > 1:
             for half in _halves(run):
-                await self._carry_out(half, refused)
+                await self._carry_out(half, refused, sightings)
             return
         if not counted:
             raise why
-        await self._carry_out(run, {**refused, counted[-1].recorded.place: str(why)})
+        await self._carry_out(run, {**refused, counted[-1].recorded.place: str(why)}, sightings)
 
 
 def _halves(run: Run) -> tuple[Run, Run]:

@@ -3,7 +3,7 @@
 import asyncio
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
@@ -15,7 +15,7 @@ from compose.settings import Settings
 from projections.counting import CLOCK_SKEW
 from schemas.envelope import decode
 from schemas.errors import Poison
-from schemas.events import Event, RecordDiscarded, RecordRetried, VideoViewed, ViewRetried
+from schemas.events import Event, RecordDiscarded, RecordRetried, RecordRetriedInPlace, VideoViewed, ViewRetried
 from schemas.log import MILLISECOND, Place, Recorded
 from schemas.streams import DECISIONS, Streams
 
@@ -55,7 +55,7 @@ class Ruling(NamedTuple):
     @property
     def is_marked(self) -> bool:
         """Whether it is carried out at its mark, and not among the decisions."""
-        return self.mark is not None or (isinstance(self.decision, RecordRetried) and self.decision.marked is True)
+        return self.mark is not None or isinstance(self.decision, RecordRetriedInPlace)
 
     def discards(self, place: Place) -> bool:
         """Whether the record at `place` is the one that it is about, and is never folded."""
@@ -76,7 +76,9 @@ class Sighting(NamedTuple):
 class DecisionsSource(Protocol):
     """Which records were decided about, so that whoever folds the log anew passes them over at their places."""
 
-    async def refresh(self) -> None: ...
+    async def refresh(self, *, to_offset: int | None = None) -> None: ...
+
+    def newest_of(self, projection: str, partition: Partition) -> Mapping[int, Ruling]: ...
 
     def decided(self, projection: str, partition: Partition, from_offset: int, to_offset: int) -> Sequence[int]: ...
 
@@ -104,8 +106,10 @@ class DecisionsOfWorker:
         self._reading = asyncio.Lock()
         self._begun = 0
 
-    async def refresh(self) -> None:
-        """Returns when every decision is known that was in the log before. Raises StoreUnavailable."""
+    async def refresh(self, *, to_offset: int | None = None) -> None:
+        """Returns when every decision is known that was in the log before, or those before `to_offset`. Raises StoreUnavailable."""
+        if to_offset is not None and self._read_to >= to_offset:
+            return
         asked = self._begun
         async with self._reading:
             # Who waited here while another began to read is served by what that one found.
@@ -150,17 +154,17 @@ class DecisionsOfWorker:
         Views from the future are left out, as they take no id. Raises StoreUnavailable.
         """
         found: dict[str, list[Sighting]] = defaultdict(list)
-        times = [time for of_view in views.values() for time in of_view]
+        times = {time for of_view in views.values() for time in of_view}
         if not times:
             return found
-        within_ms = within // MILLISECOND
         async with self._open_log(partition) as log:
-            from_offset = await log.offset_at(min(times) - within_ms)
-            to_offset = min(to_offset, await log.offset_at(max(times) + within_ms + 1))
-            async for records in log.read(from_offset, to_offset):
-                for event, recorded in read_records(records, partition, self._partitions[partition.topic]).decoded:
-                    if event.type == VideoViewed.type and event.key in views and not ahead(event, recorded):
-                        found[event.key].append(Sighting(recorded.place.offset, recorded.recorded_at_ms))
+            for first_ms, last_ms in _spans(times, within // MILLISECOND):
+                from_offset = await log.offset_at(first_ms)
+                end = min(to_offset, await log.offset_at(last_ms + 1))
+                async for records in log.read(from_offset, end):
+                    for event, recorded in read_records(records, partition, self._partitions[partition.topic]).decoded:
+                        if event.type == VideoViewed.type and event.key in views and not ahead(event, recorded):
+                            found[event.key].append(Sighting(recorded.place.offset, recorded.recorded_at_ms))
         return found
 
     async def record(self, place: Place) -> Any:
@@ -193,6 +197,15 @@ class DecisionsOfWorker:
                     offsets.insert(at, place.offset)
 
 
+def _spans(times: Iterable[int], within: int) -> list[tuple[int, int]]:
+    """What lies within so much of any of `times`, as spans that do not touch."""
+    spans: list[tuple[int, int]] = []
+    for time in sorted(times):
+        first = spans.pop()[0] if spans and spans[-1][1] + 1 >= time - within else time - within
+        spans.append((first, time + within))
+    return spans
+
+
 def ahead(view: Event, recorded: Recorded) -> float:
     """By how many seconds a view is from the future; 0.0 for one that a clock's skew explains."""
     seconds = view.occurred_at.timestamp() - recorded.recorded_at_ms / 1_000
@@ -200,7 +213,7 @@ def ahead(view: Event, recorded: Recorded) -> float:
 
 
 def is_decision(event: Any) -> TypeGuard[RecordRetried | RecordDiscarded]:
-    return event.type in (RecordRetried.type, RecordDiscarded.type)
+    return isinstance(event, RecordRetried | RecordDiscarded)
 
 
 def decisions_of(settings: Settings, streams: Streams) -> DecisionsOfWorker:

@@ -8,10 +8,9 @@ import structlog
 
 from agents.aside import LONG, aside, is_nothing_aside, thinking
 from agents.deciding import waiting
-from agents.decision_folding import DecisionFolding, Mark, judges
+from agents.decision_folding import DecisionFolding, Marks, judges
 from agents.decisions import DecisionsSource
 from agents.handover import Batch, Partition
-from agents.left import END_OF_LOG
 from agents.limits import halting
 from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, count_refused, timed
 from agents.parking import AWAITS_DECISION, PATIENT, NotYet, Parked, Parking, Undecided
@@ -40,6 +39,8 @@ class SeenIdsSource(Protocol):
     async def window(
         self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver
     ) -> SeenIds: ...
+
+    def passed(self, projection: str, partition: Partition) -> frozenset[int]: ...
 
     def look_again(self, projection: str, partition: Partition) -> None: ...
 
@@ -104,7 +105,7 @@ class Folding:
     async def fold(self, batch: Batch) -> None:
         """Decode, judge, fold and apply `batch`.
 
-        Raises StoreUnavailable, with the batch not applied; CheckpointMoved, NotYet or Halted, perhaps with its beginning applied.
+        Raises StoreUnavailable, CheckpointMoved, NotYet or Halted, perhaps with its beginning applied.
         """
         try:
             await self._settle(batch)
@@ -128,7 +129,7 @@ class Folding:
         if decided:
             self._seen.look_again(self._projection.full_name, partition)
         read = await thinking(len(batch.records), self._read, batch, decided)
-        if ViewRetried.type in Events.of(read.decoded).types:
+        if partition.topic == ViewRetried.topic and ViewRetried.type in Events.of(read.decoded).types:
             await self._fold_around_marks(batch, await self._deciding.marks(batch, read.decoded))
             return
         judged = await self._judged(batch, read.decoded)
@@ -137,16 +138,20 @@ class Folding:
         stretch = Stretch(partition, batch.from_offset, batch.next_offset, judged, read.poison)
         await self._apply(stretch, batch.records)
 
-    async def _fold_around_marks(self, batch: Batch, marks: Sequence[Mark]) -> None:
+    async def _fold_around_marks(self, batch: Batch, marks: Marks) -> None:
         """Marks in a row are a batch of their own: what comes of them decides how the next views are judged."""
-        at = {mark.offset: mark for mark in marks}
+
+        def kind(record: Record) -> int | bool:
+            is_mark = record.offset in marks.at
+            # A sink that needs to know has each alone.
+            return record.offset if is_mark and self._sink.needs_offsets else is_mark
+
         from_offset = batch.from_offset
-        for are_marks, group in groupby(batch.records, lambda record: record.offset in at):
+        for _, group in groupby(batch.records, kind):
             records = list(group)
             stretch = batch.between(from_offset, records[-1].offset + 1)
-            if are_marks:
-                await self._deciding.fold_marks(stretch, [at[record.offset] for record in records])
-                self._seen.look_again(self._projection.full_name, batch.partition)
+            if records[0].offset in marks.at:
+                await self._deciding.fold_marks(stretch, marks)
             else:
                 await self._fold_events(stretch)
             from_offset = stretch.next_offset
@@ -160,12 +165,11 @@ class Folding:
             return
         at = Place(*partition, batch.from_offset)
         # Before the checkpoint: what was parked then lay before it. What lies behind it now is of an earlier life of the store.
-        behind = await self._parking.offsets(partition, batch.from_offset, END_OF_LOG)
+        beyond = await self._parking.beyond(at)
         newest = await self._sink.newest_step(*partition)
         if newest.next_offset != batch.from_offset:
             raise CheckpointMoved(self._projection.full_name, at)
-        if behind:
-            await self._parking.forget(partition, behind)
+        await self._parking.take_back(beyond)
         await self._parking.settle(at, newest)
         await self._decisions.refresh()
         # Whoever had it before may have parked what a window of ours has judged.
@@ -205,8 +209,11 @@ class Folding:
             return Judged(decoded, [])
         name, partition = self._projection.full_name, batch.partition
         while True:
-            seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
             try:
+                seen = await self._seen.window(name, partition, batch.from_offset, self._passed_over)
+                if not self._seen.passed(name, partition).isdisjoint(Events.of(decoded).offsets.tolist()):
+                    # Parked by who has folded further meanwhile: judged here it would take its id.
+                    raise CheckpointMoved(name, Place(*partition, batch.from_offset))
                 # Several projections share the window, which takes one batch after the other.
                 if len(decoded) < LONG and is_nothing_aside():
                     judged = judge(seen, decoded)
@@ -234,7 +241,8 @@ class Folding:
         """Apply a stretch some records of which are not folded now, or may have to wait for others that were not."""
         await self._parking.meet([one for one in stretch.parked if one.reason not in PATIENT])
         ordered, name = self._is_ordered(stretch.partition), self._projection.name
-        async with self._parking.turn(stretch.partition, stretch.at, ordered=ordered) as turn:
+        concerned = None if ordered else [one.place.offset for one in stretch.parked]
+        async with self._parking.turn(stretch.partition, stretch.at, concerned) as turn:
             undecided = await turn.undecided()
             if ordered:
                 stretch = held_back(stretch, undecided, records)
@@ -249,7 +257,7 @@ class Folding:
                 await self._write(stretch, step)
             except ChangeRefused as refused:
                 if step is not None:
-                    await self._parking.drop(step)
+                    await self._parking.give_up([step])
                 await self._apply_parts(stretch, records, refused)
             else:
                 await self._carry_out(step, stretch.parked)

@@ -23,8 +23,6 @@ from schemas.records import Record
 
 WAITS_BEHIND = "waits-behind"
 AWAITS_DECISION = "awaits-decision"
-WITHOUT_EFFECT = "without-effect"
-"""For a retry of a view that took no id where it was retried: the view is still parked, say."""
 PATIENT = (WAITS_BEHIND, AWAITS_DECISION)
 """Reasons that are no error of the record itself."""
 
@@ -46,16 +44,38 @@ NEVER_TAKEN = """
 delete from parking_steps
 where projection = $1 and version = $2 and moves_topic = $3 and moves_partition = $4 and from_offset < $5
 """
+WRITTEN_DOWN = """
+select step, max(log_offset) from parking_steps
+where projection = $1 and version = $2 and (moves_topic, moves_partition, from_offset) = ($3, $4, $5) and (topic, partition) = ($6, $7)
+group by step
+"""
+STEPS_BEYOND = """
+select distinct step from parking_steps
+where projection = $1 and version = $2 and (moves_topic, moves_partition) = ($3, $4) and from_offset > $5
+"""
 ANOTHERS_STEP = """
 select moves_topic, moves_partition from parking_steps
 where projection = $1 and version = $2 and topic = $3 and partition = $4 and (moves_topic, moves_partition) <> ($5, $6)
+and ($7::bigint[] is null or log_offset = any($7))
 limit 1
 """
 OF_PARTITION = "projection = $1 and version = $2 and topic = $3 and partition = $4"
 UNDECIDED = f"select log_offset, key, reason from parked where {OF_PARTITION} and outcome is null order by log_offset"
 AT_OFFSETS = f"select {OF_RECORD} from parked where {OF_PARTITION} and log_offset = any($5::bigint[])"
 OFFSETS = f"select log_offset from parked where {OF_PARTITION} and log_offset >= $5 and log_offset < $6"
-FORGET = f"delete from parked where {OF_PARTITION} and log_offset = any($5::bigint[])"
+# A row that was written over meanwhile has another xmin.
+LATER = """
+select topic, partition, log_offset, xmin::text as written_by, (topic, partition) = ($3, $4) and log_offset >= $5 as is_gone from parked
+where projection = $1 and version = $2
+and ((topic, partition) = ($3, $4) and (log_offset >= $5 or mark >= $5) or $3 = 'decisions' and mark is null and decided_by >= $5)
+"""
+THESE = """
+projection = $1 and version = $2 and (topic, partition, log_offset, xmin::text) in (
+    select * from unnest($3::text[], $4::int[], $5::bigint[], $6::text[])
+)
+"""
+FORGET = f"delete from parked where {THESE}"
+REOPEN = f"update parked set outcome = null, decided_by = null, decided_at = null, mark = null where {THESE}"
 
 
 class Parked(NamedTuple):
@@ -95,6 +115,23 @@ class KeptRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, Any]]
+
+
+class Later(NamedTuple):
+    """A row as it was `written_by` somebody; `is_gone` if it was parked behind a place, else it was decided there."""
+
+    topic: str
+    partition: int
+    offset: int
+    written_by: Any
+    is_gone: bool
+
+
+class Beyond(NamedTuple):
+    """What there is behind a place; `steps` are those that would move the checkpoint from there."""
+
+    rows: Sequence[Later]
+    steps: Sequence[str]
 
 
 class NotYet(Exception):
@@ -146,11 +183,11 @@ class Parking:
         self._version = projection.name, projection.version
 
     @asynccontextmanager
-    async def turn(self, partition: Partition, moves: Place, *, ordered: bool = False) -> AsyncIterator[Turn]:
+    async def turn(self, partition: Partition, moves: Place, concerned: Collection[int] | None) -> AsyncIterator[Turn]:
         """The one turn that somebody has on what is parked of `partition`, for the step that moves the checkpoint from `moves`.
 
-        Where the order matters, raises NotYet while a step that moves another checkpoint has something of the partition written down that
-        is not carried out.
+        Raises NotYet while a step that moves another checkpoint has something written down, and not carried out, of the offsets that are
+        `concerned`: with None, where the order matters, of any.
         """
         name = f"parking {self._version} {partition}"
         with reaching_postgres():
@@ -158,9 +195,8 @@ class Parking:
                 await connection.execute(
                     "select pg_advisory_xact_lock(hashtextextended(current_schema() || $1, 0))", name
                 )
-                if ordered and (
-                    another := await connection.fetchrow(ANOTHERS_STEP, *self._version, *partition, *moves[:2])
-                ):
+                offsets = None if concerned is None else list(concerned)
+                if another := await connection.fetchrow(ANOTHERS_STEP, *self._version, *partition, *moves[:2], offsets):
                     raise NotYet(f"a step of {another} has something of {partition} written down", Partition(*another))
                 yield Turn(connection, self._version, partition, moves)
 
@@ -169,10 +205,16 @@ class Parking:
         with reaching_postgres():
             await self._pool.execute(CARRY_OUT, *self._version, step)
 
-    async def drop(self, step: str) -> None:
-        """The step is given up before it was tried."""
+    async def written_down(self, moves: Place, partition: Partition) -> dict[str, int]:
+        """The steps that would move a checkpoint from `moves`, each with the last offset of `partition` that it has written down."""
         with reaching_postgres():
-            await self._pool.execute("delete from parking_steps where step = $1", step)
+            rows = await self._pool.fetch(WRITTEN_DOWN, *self._version, *moves, *partition)
+        return dict(map(tuple, rows))
+
+    async def give_up(self, steps: Sequence[str]) -> None:
+        """Nobody can take these any more."""
+        with reaching_postgres():
+            await self._pool.execute("delete from parking_steps where step = any($1)", steps)
 
     async def settle(self, at: Place, newest: Step) -> None:
         """The checkpoint is at `at`, where `newest` brought it: what that step wrote down is carried out, and what can never be taken any
@@ -195,10 +237,22 @@ class Parking:
             found: bool = await self._pool.fetchval(f"select exists ({UNDECIDED})", *self._version, *partition)
         return found
 
-    async def forget(self, partition: Partition, offsets: Collection[int]) -> None:
-        """Drop what an earlier life of the store had parked: its log is folded anew."""
+    async def beyond(self, at: Place) -> Beyond:
+        """What was parked, or decided, behind `at`: in an earlier life of the store, if the checkpoint, read after this, is there."""
         with reaching_postgres():
-            await self._pool.execute(FORGET, *self._version, *partition, list(offsets))
+            rows = await self._pool.fetch(LATER, *self._version, *at)
+            steps = await self._pool.fetch(STEPS_BEYOND, *self._version, *at)
+        return Beyond([Later(*row) for row in rows], [step for (step,) in steps])
+
+    async def take_back(self, beyond: Beyond) -> None:
+        """Nothing of an earlier life holds, as the log is folded on from before: what was parked is not, and what was decided is open."""
+        with reaching_postgres():
+            for sql, is_gone in ((FORGET, True), (REOPEN, False)):
+                rows = [row[:4] for row in beyond.rows if row.is_gone is is_gone]
+                if rows:
+                    await self._pool.execute(sql, *self._version, *map(list, zip(*rows, strict=True)))
+        if beyond.steps:
+            await self.give_up(beyond.steps)
 
     async def meet(self, poison: Sequence[Parked]) -> None:
         """Records are met that cannot be folded, before they are parked: a worker takes them as they come, a rebuild may not."""

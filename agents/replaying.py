@@ -1,11 +1,11 @@
 """The log folded in memory, up to a moment or up to given places: what an answer about the past rests on, and what a store is proven by."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from agents.deciding import Deciding, all_count, judge_by, took_its_id
+from agents.deciding import FOLDED, Deciding, all_count, decided, judge_by, took_its_id
 from agents.decisions import HOME, DecisionsOfWorker, Ruling
 from agents.folding import Judged, judge
 from agents.handover import Partition
@@ -13,10 +13,10 @@ from agents.left import END_OF_LOG, Fates, Horizon, InOrder, Left, fates_by, fat
 from agents.log_reader import LogReader, OpenLog
 from agents.parking import Parked
 from agents.reading import Read, read_records
-from agents.seen import SeenIdsOfWorker
+from agents.seen import window_start
 from compose.log import BROKERS_CLOCKS
 from projections.changes import Change
-from projections.counting import CLOCK_SKEW
+from projections.counting import CLOCK_SKEW, SeenIds
 from projections.projection import Projection
 from schemas.columns import Events
 from schemas.decoded import Decoded
@@ -43,7 +43,6 @@ class Replay:
         self._partitions = {name: topic.partitions for name, topic in streams.topics.items()}
         self._once_within = {name: topic.once_within for name, topic in streams.topics.items() if topic.once_within}
         self._ordered = {name: topic.ordered for name, topic in streams.topics.items()}
-        self._seen = SeenIdsOfWorker(self._once_within, self._partitions, open_log)
         self._decisions = DecisionsOfWorker(open_log, self._partitions)
 
     async def spans_until(
@@ -152,64 +151,55 @@ class Replay:
         self, projection: Projection, partition: Partition, span: Span, fates: Fates, horizon: Horizon
     ) -> AsyncIterator[Judged]:
         """Views judged at their places, and those that were left at the marks of their retries; where those have none, after all else."""
-
-        async def passed_over(_: Partition, from_offset: int, to_offset: int) -> Collection[int]:
-            return fates.keys()
-
-        retried: dict[int, Parked] = {}
+        within = self._once_within[partition.topic]
         async with self._open_log(partition) as log:
-            seen = await self._seen.window(projection.name, partition, span.from_offset, passed_over)
-            async for records in log.read(*span):
-                events = Events.of(self._read(records, partition).decoded).besides(fates)
-                first = 0
-                async for number, judged, takes_its_id in self._at_marks(partition, events, fates, horizon, retried):
-                    yield judge(seen, events[first:number])
-                    yield judged
-                    if takes_its_id:
-                        seen.refusals(events[number : number + 1])
-                    first = number + 1
-                yield judge(seen, events[first:])
-            self._seen.release(projection.name, partition)
+            start = await window_start(log, span.from_offset, within)
+            seen = SeenIds(within, start_offset=start)
+            # What lies before the span only tells which ids are known.
+            for from_offset, to_offset in ((start, span.from_offset), span):
+                async for records in log.read(from_offset, to_offset):
+                    events = Events.of(self._read(records, partition).decoded).besides(fates)
+                    async for judged in self._judged(seen, partition, events, fates, horizon):
+                        if from_offset == span.from_offset:
+                            yield judged
             by_decision = (ruling for ruling in fates.values() if ruling and ruling.is_retry and not ruling.is_marked)
             rulings = [ruling for ruling in by_decision if ruling.place.offset < span.to_offset]
             if rulings:
-                deciding = await self._deciding(log, rulings, fates, retried)
+                deciding = await self._deciding(log, rulings, fates)
                 for ruling in sorted(rulings, key=lambda ruling: ruling.at):
                     deciding.decide(ruling)
                 yield Judged(deciding.counted, deciding.refused)
 
-    async def _at_marks(
-        self, partition: Partition, events: Events[Any], fates: Fates, horizon: Horizon, retried: dict[int, Parked]
-    ) -> AsyncIterator[tuple[int, Judged, bool]]:
-        """For each mark among `events` its number, what becomes of its view there, and whether that has taken its id by then.
+    async def _judged(
+        self, seen: SeenIds, partition: Partition, events: Events[Any], fates: Fates, horizon: Horizon
+    ) -> AsyncIterator[Judged]:
+        """`events` in pieces: views up to a mark, what becomes of the view that is retried there, and so on."""
+        marks: dict[int, Ruling | None] = {}
+        for number, event in enumerate(events.each) if ViewRetried.type in events.types else ():
+            if isinstance(event, ViewRetried):
+                mark = Ruling.of(event, events[number].recorded)
+                fate = fates.get(mark.place.offset)
+                has_effect = fate is not None and fate.at == mark.at and horizon.knows(mark)
+                marks[number] = mark if has_effect else None
+        if rulings := [ruling for ruling in marks.values() if ruling is not None]:
+            async with self._open_log(partition) as log:
+                deciding = await self._deciding(log, rulings, fates)
+        first = 0
+        for number, ruling in marks.items():
+            yield judge(seen, events[first:number])
+            if ruling is not None:
+                deciding.decide(ruling)
+                yield Judged([*deciding.counted], [*deciding.refused])
+                deciding.counted.clear()
+                deciding.refused.clear()
+                if took_its_id(deciding.rows[ruling.place.offset]):
+                    seen.refusals(events[number : number + 1])
+            first = number + 1
+        yield judge(seen, events[first:])
 
-        `retried` are the views that were retried before; these join them.
-        """
-        if ViewRetried.type not in events.types:
-            return
-        marks = [
-            (number, Ruling.of(event, events[number].recorded))
-            for number, event in enumerate(events.each)
-            if isinstance(event, ViewRetried)
-        ]
-        async with self._open_log(partition) as log:
-            deciding = await self._deciding(log, [mark for _, mark in marks], fates, retried)
-        for number, mark in marks:
-            offset = mark.place.offset
-            fate = fates.get(offset)
-            if fate is not None and fate.at == mark.at and horizon.knows(mark):
-                deciding.decide(mark)
-            row = retried[offset] = deciding.rows[offset]
-            takes_its_id = took_its_id(row) if offset in fates else isinstance(self._read_one(row), Decoded)
-            yield number, Judged([*deciding.counted], [*deciding.refused]), takes_its_id
-            deciding.counted.clear()
-            deciding.refused.clear()
-
-    async def _deciding(
-        self, log: LogReader, rulings: Sequence[Ruling], fates: Fates, retried: Mapping[int, Parked]
-    ) -> Deciding:
-        """For these retries of one partition; it knows what became of those before."""
-        rows = await self._rows(log, {ruling.place.offset for ruling in rulings}, retried)
+    async def _deciding(self, log: LogReader, rulings: Sequence[Ruling], fates: Fates) -> Deciding:
+        """For these retries of one partition. What else was left, and has one of their ids, is as its own retry left it."""
+        rows = await self._rows(log, {ruling.place.offset for ruling in rulings})
         times: dict[str, list[int]] = defaultdict(list)
         for row in rows.values():
             if isinstance(found := self._read_one(row), Decoded):
@@ -217,13 +207,16 @@ class Replay:
         within = self._once_within[log.partition.topic]
         judged_to = max(ruling.judged_to for ruling in rulings)
         sightings = await self._decisions.sightings(log.partition, times, within, judged_to)
-        sighted = {one.offset for of_view in sightings.values() for one in of_view}
-        rows |= await self._rows(log, sighted & fates.keys() - rows.keys(), retried)
+        sighted = {one.offset for of_view in sightings.values() for one in of_view} & fates.keys() - rows.keys()
+        for offset, row in (await self._rows(log, sighted)).items():
+            fate = fates[offset]
+            # Those that can be read are folded or duplicates by it, which is alike for a retry that has a mark.
+            rows[offset] = decided(row, FOLDED, fate) if fate is not None and fate.is_retry else row
         return Deciding(rows.values(), ordered=False, read=self._read_one, judge=judge_by(sightings, within))
 
-    async def _rows(self, log: LogReader, offsets: Set[int], retried: Mapping[int, Parked]) -> dict[int, Parked]:
-        rows = {offset: retried[offset] for offset in offsets if offset in retried}
-        for offset in sorted(offsets - rows.keys()):
+    async def _rows(self, log: LogReader, offsets: Set[int]) -> dict[int, Parked]:
+        rows = {}
+        for offset in sorted(offsets):
             async for record, *_ in log.read(offset, offset + 1):
                 rows[offset] = Parked(Place(*log.partition, offset), record, "", "")
         return rows

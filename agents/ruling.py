@@ -20,7 +20,7 @@ from compose.log import EventLog
 from compose.transactions import Transactions
 from projections.sinks.postgres import reaching_postgres
 from schemas.bounds import Id
-from schemas.events import Decision, RecordDiscarded, RecordRetried, ViewRetried
+from schemas.events import Decision, RecordDiscarded, RecordRetried, RecordRetriedInPlace, ViewRetried
 from schemas.log import Place, moment_of
 from schemas.partitions import partition_of
 from schemas.streams import streams
@@ -192,7 +192,8 @@ def decision(
         "why": why,
     }
     if word == "retry":
-        return RecordRetried.model_validate({**fields, "judged_to": judged_to, "marked": marked or None})
+        retried = RecordRetriedInPlace if marked else RecordRetried
+        return retried.model_validate({**fields, "judged_to": judged_to})
     return RecordDiscarded.model_validate(fields)
 
 

@@ -20,13 +20,11 @@ from compose.settings import Settings
 from projections.counting import SeenIds
 from schemas.columns import Events
 from schemas.events import VideoViewed, ViewRetried
-from schemas.log import MILLISECOND
+from schemas.log import MILLISECOND, Place
 from schemas.records import Record
 from schemas.streams import Streams
 
 logger = structlog.get_logger(__name__)
-
-TAKING_IDS = (VideoViewed.type, ViewRetried.type)
 
 Reading = tuple[str, Partition]
 """A projection that reads a partition."""
@@ -41,7 +39,7 @@ class SeenIdsOfWorker:
     """One window a partition, held as long as any projection of this worker reads it.
 
     A projection that passed over views, which others may have folded, stands apart: it has a window of its own, as long as a window
-    remembers so far back.
+    remembers so far back. Where such a view was retried since, that window knows its id from there on.
     """
 
     def __init__(self, once_within: dict[str, timedelta], partitions: dict[str, int], open_log: OpenLog) -> None:
@@ -84,6 +82,10 @@ class SeenIdsOfWorker:
     def nbytes(self) -> int:
         """About what they take."""
         return sum(window.nbytes for window in (*self._shared.values(), *self._own.values()))
+
+    def passed(self, projection: str, partition: Partition) -> frozenset[int]:
+        """The views that `projection` has passed over, or will, as far as it was last looked."""
+        return self._apart.get((projection, partition), frozenset())
 
     def look_again(self, projection: str, partition: Partition) -> None:
         """What `projection` passes over may have changed: a window that has judged such a view does not serve it."""
@@ -138,7 +140,7 @@ class SeenIdsOfWorker:
             views, start = frozenset[int](), 0
             if passed:
                 async with self._open_log(partition) as log:
-                    start = await self._start(log, from_offset)
+                    start = await window_start(log, from_offset, self._once_within[partition.topic])
                     views = await self._views_among(log, [offset for offset in passed if start <= offset < from_offset])
                 # What lies ahead has not been read, and may be a view.
                 views |= {offset for offset in passed if offset >= from_offset}
@@ -161,23 +163,13 @@ class SeenIdsOfWorker:
         in_a_row = groupby(enumerate(sorted(offsets)), lambda numbered: numbered[1] - numbered[0])
         for row in ([offset for _, offset in group] for _, group in in_a_row):
             async for records in log.read(row[0], row[-1] + 1):
-                events = self._events(records, log.partition)
-                kinds = [event.type in TAKING_IDS for event in events.each]
-                views |= set(events.offsets[kinds].tolist())
+                views |= set(self._events(records, log.partition).of_type(VideoViewed.type).offsets.tolist())
         return frozenset(views)
-
-    async def _start(self, log: LogReader, from_offset: int) -> int:
-        """Where a window has to begin that is to judge from `from_offset` on."""
-        first_ms = await log.time_at(from_offset) if from_offset > 0 else None
-        if first_ms is None:
-            return from_offset
-        within_ms = self._once_within[log.partition.topic] // MILLISECOND
-        return min(from_offset, await log.offset_at(first_ms - within_ms))
 
     async def _filled(self, partition: Partition, from_offset: int, passed_over: PassedOver) -> SeenIds:
         began = time.monotonic()
         async with self._open_log(partition) as log:
-            start = await self._start(log, from_offset)
+            start = await window_start(log, from_offset, self._once_within[partition.topic])
             seen = SeenIds(self._once_within[partition.topic], start_offset=start)
             await self._judge(seen, log, start, from_offset, passed_over)
         # What lies before was read only to remember its ids, and its own verdicts rest on too little.
@@ -205,7 +197,7 @@ class SeenIdsOfWorker:
     async def _judge(
         self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int, passed_over: PassedOver
     ) -> None:
-        passed = await passed_over(log.partition, from_offset, to_offset) if from_offset < to_offset else ()
+        passed = await passed_over(log.partition, 0, to_offset) if from_offset < to_offset else ()
         async for records in log.read(from_offset, to_offset):
             await aside(self._judge_records, seen, log.partition, records, passed)
         seen.judged_to = max(seen.judged_to, to_offset)
@@ -213,10 +205,30 @@ class SeenIdsOfWorker:
     def _judge_records(
         self, seen: SeenIds, partition: Partition, records: Sequence[Record], passed: Collection[int]
     ) -> None:
-        seen.refusals(self._events(records, partition).besides(passed))
+        seen.refusals(with_retries_of(passed, self._events(records, partition).besides(passed)))
 
     def _events(self, records: Sequence[Record], partition: Partition) -> Events[Any]:
         return Events.of(read_records(records, partition, self._partitions[partition.topic]).decoded)
+
+
+async def window_start(log: LogReader, from_offset: int, within: timedelta) -> int:
+    """Where a window has to begin that is to judge from `from_offset` on."""
+    first_ms = await log.time_at(from_offset) if from_offset > 0 else None
+    if first_ms is None:
+        return from_offset
+    return min(from_offset, await log.offset_at(first_ms - within // MILLISECOND))
+
+
+def with_retries_of(passed: Collection[int], events: Events[Any]) -> Events[Any]:
+    """The same but for retries of views that were not passed over at their places: they took their ids there, or must not take any."""
+    if ViewRetried.type not in events.types:
+        return events
+    idle = {
+        offset
+        for event, offset in zip(events.each, events.offsets.tolist(), strict=True)
+        if isinstance(event, ViewRetried) and Place.of(event.record).offset not in passed
+    }
+    return events.besides(idle)
 
 
 def seen_ids(settings: Settings, streams: Streams) -> SeenIdsOfWorker:

@@ -12,7 +12,7 @@ from agents.log_reader import log_of
 from agents.reading import read_records
 from agents.refolding import Refolding
 from agents.registry import NotNow, Registry, is_ours
-from agents.seen import seen_ids
+from agents.seen import seen_ids, with_retries_of
 from agents.stores import Stores, folded_as, partitions_of
 from agents.switching import Switching
 from compose.settings import Settings
@@ -176,7 +176,9 @@ class Verifying:
                     refused: Sequence[Refused] = ()
                     if projection.counts_once and streams().topics[partition.topic].once_within:
                         window = await seen.window(version.full_name, partition, at)
-                        counted, refused = projection.ruled(*judge(window, decoded))
+                        judged = with_retries_of(passed, Events.of(decoded))
+                        found["ignored"] += len(decoded) - len(judged)
+                        counted, refused = projection.ruled(*judge(window, judged))
                         decoded = counted
                         # Also where it ends with what was passed over, which took no id.
                         window.judged_to = max(window.judged_to, records[-1].offset + 1)

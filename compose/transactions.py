@@ -1,8 +1,8 @@
 """Events that enter the log together or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -27,18 +27,18 @@ class Transaction:
         self._source = source
 
     async def append(self, events: Sequence[Event]) -> list[Appended]:
-        """In this order on each partition; nobody reads them before the transaction ends well."""
-        sent = []
-        for event in events:
-            event_id = str(uuid7())
-            message = encode(event, event_id=event_id, source=self._source)
-            name = self._settings.named(message.topic)
-            waiting = await self._producer.send(name, message.value, message.key, headers=message.headers)
-            sent.append((message.topic, event_id, waiting))
-        appended = []
-        for topic, event_id, waiting in sent:
-            recorded = await waiting
-            appended.append(Appended(Place(topic, recorded.partition, recorded.offset), event_id))
+        """In this order on each partition; nobody reads them before the transaction ends well. Raises LogUnavailable."""
+        sent, appended = [], []
+        async with _in_time():
+            for event in events:
+                event_id = str(uuid7())
+                message = encode(event, event_id=event_id, source=self._source)
+                name = self._settings.named(message.topic)
+                waiting = await self._producer.send(name, message.value, message.key, headers=message.headers)
+                sent.append((message.topic, event_id, waiting))
+            for topic, event_id, waiting in sent:
+                recorded = await waiting
+                appended.append(Appended(Place(topic, recorded.partition, recorded.offset), event_id))
         return appended
 
 
@@ -53,9 +53,18 @@ class Transactions:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Transaction]:
         """Committed at its end, aborted by an exception. Raises LogUnavailable: then what was appended may still be seen, all of it."""
-        with _reaching_kafka():
-            async with asyncio.timeout(DEADLINE_SECONDS), self._producer.transaction():
-                yield Transaction(self._producer, self._settings, self._source)
+        # Not by the producer's own context: that would abort without an end in time.
+        async with _in_time():
+            await self._producer.begin_transaction()
+        try:
+            yield Transaction(self._producer, self._settings, self._source)
+        except BaseException:
+            with suppress(LogUnavailable):
+                async with _in_time():
+                    await self._producer.abort_transaction()
+            raise
+        async with _in_time():
+            await self._producer.commit_transaction()
 
 
 @asynccontextmanager
@@ -69,17 +78,17 @@ async def open_transactions(settings: Settings, source: str, name: str) -> Async
         transaction_timeout_ms=TIMEOUT_MS,
     )
     try:
-        with _reaching_kafka():
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await producer.start()
+        async with _in_time():
+            await producer.start()
         yield Transactions(producer, settings, source)
     finally:
         await stop(producer)
 
 
-@contextmanager
-def _reaching_kafka() -> Iterator[None]:
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
     try:
-        yield
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            yield
     except (KafkaError, TimeoutError, OSError) as error:
         raise LogUnavailable(str(error) or f"no answer within {DEADLINE_SECONDS:g} s") from error

@@ -253,9 +253,15 @@ class RecordRetried(Decision):
 
     judged_to: Offset = Field(description="where the record's partition ended when it was decided")
     why: Reason | None = None
-    marked: bool | None = Field(
-        None, description="true: it is carried out where a view.retried lies that names it, not here"
-    )
+
+
+class RecordRetriedInPlace(RecordRetried):
+    """A parked record is to be folded where an event on its own partition says so (`ViewRetried`), which is recorded together with this.
+
+    What comes behind that one is judged knowing of it; it is another type than a retry, as who does not know of the other must not fold it.
+    """
+
+    type = f"{NAMESPACE}.record.retried_in_place.v1"
 
 
 class RecordDiscarded(Decision):
@@ -291,6 +297,7 @@ EVENTS: dict[str, type[Event]] = {
         ViewRetried,
         PositionUpdated,
         RecordRetried,
+        RecordRetriedInPlace,
         RecordDiscarded,
         ViewerForgotten,
     )

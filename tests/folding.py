@@ -15,5 +15,8 @@ class OneWindow:
     async def window(self, projection: str, partition: Partition, from_offset: int, passed_over: PassedOver) -> SeenIds:
         return self.seen
 
+    def passed(self, projection: str, partition: Partition) -> frozenset[int]:
+        return frozenset()
+
     def look_again(self, projection: str, partition: Partition) -> None:
         """Nobody shares it, and what it has judged, it has judged."""

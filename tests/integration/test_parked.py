@@ -195,7 +195,7 @@ async def test_a_retried_view_that_its_producer_sends_again_counts_once_live_and
     await until(lambda: is_so(parked_reasons(pool, "statistics"), {"refused-by-store": 20}))
     # In vain: the store refuses them still, and an id that nothing came of is free.
     await command(settings, servers, "parked", "retry", "--all")
-    without_effect = "select count(*) from parked where projection = 'statistics' and reason = 'without-effect'"
+    without_effect = "select count(*) from parked where projection = 'statistics' and outcome = 'without-effect'"
     await until(lambda: is_so(pool.fetchval(without_effect), 20))
     await mend(pool, "daily_v1")
     await produce(settings, views[:6])

@@ -15,6 +15,7 @@ from agents.handover import Partition
 from agents.left import Left
 from agents.replaying import Replay
 from projections.catalogue import catalogue
+from projections.counting import hour_start
 from projections.projection import Projection
 from projections.rule import Rule
 from projections.sinks.memory import MemorySink
@@ -38,7 +39,7 @@ class Kind(NamedTuple):
     topic: str
     bad_share: float = 0.3
     discards_waiting: bool = True
-    marks: bool = True
+    marked_share: float = 1.0
 
 
 KINDS = {
@@ -46,7 +47,8 @@ KINDS = {
     # Where a release with a bug reads what has waited, and somebody discards it just then, only its rows know which came first.
     "in order, by two releases": Kind(catalogue, "videos", discards_waiting=False),
     "views": Kind(statistics, "views"),
-    "views retried by decisions alone": Kind(statistics, "views", marks=False),
+    "views retried by decisions alone": Kind(statistics, "views", marked_share=0.0),
+    "views retried in either way": Kind(statistics, "views", marked_share=0.5),
     "views by a rule": Kind(statistics.at(2, SHORT), "views"),
 }
 each_course = pytest.mark.parametrize("seed", range(COURSES))
@@ -83,7 +85,11 @@ def lived(kind: Kind, seed: int) -> tuple[World, list[Seen]]:
         return [*seen, await seen_just_now(world)]
 
     world = World(kind.projection, kind.topic, random.Random(seed))
-    world.bad_share, world.discards_waiting, world.marks = kind.bad_share, kind.discards_waiting, kind.marks
+    world.bad_share, world.discards_waiting, world.marked_share = (
+        kind.bad_share,
+        kind.discards_waiting,
+        kind.marked_share,
+    )
     return world, asyncio.run(live_on())
 
 
@@ -130,6 +136,29 @@ def test_what_a_version_holds_is_found_again_at_its_places_whatever_has_been_dec
         # Perhaps read a little later than the places.
         for left in (then.left, seen[-1].left):
             assert asyncio.run(up_to(then.places, left)) == then.state
+
+
+@each_kind
+@each_course
+def test_a_window_counts_as_the_whole_log_does_though_it_reads_only_the_end_of_it(kind: Kind, seed: int) -> None:
+    world, seen = lived(kind, seed)
+
+    async def hours(then: Seen, left: Left | None, from_: datetime, *, is_all: bool) -> list[Mapping[str, Any]]:
+        sink, replay = MemorySink(kind.projection), replay_of(world)
+        since = None if is_all else from_
+        if left is None:
+            spans = await replay.spans_until([kind.topic], then.at, occurred_from=since)
+        else:
+            spans = await replay.spans_to(then.places, occurred_from=since)
+        at = then.at if left is None else None
+        await replay.fold(kind.projection, spans, sink.write, recorded_by=at, left=left)
+        return [row for row in sink.rows("hourly") if row["start"] >= from_]
+
+    for then in seen:
+        from_ = hour_start(then.at - timedelta(hours=seed % 7))
+        for left in (None, then.left):
+            found, expected = (asyncio.run(hours(then, left, from_, is_all=is_all)) for is_all in (False, True))
+            assert found == expected
 
 
 def test_the_courses_have_records_that_are_retried_discarded_and_wait() -> None:
