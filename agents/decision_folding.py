@@ -10,6 +10,7 @@ import structlog
 from agents.deciding import WITHOUT_EFFECT, Deciding, Judge, all_count, decided, judge_by, took_its_id
 from agents.decisions import HOME, DecisionsSource, Ruling, Sighting, is_decision
 from agents.handover import Batch, Partition
+from agents.metrics import EVENTS_FOLDED, count_refused
 from agents.parking import NotYet, Parked, Parking
 from agents.reading import read_records
 from projections.projection import Projection
@@ -103,22 +104,31 @@ class DecisionFolding:
         Raises CheckpointMoved, StoreUnavailable or NotYet, perhaps with the first carried out.
         """
         own = [marks.at[record.offset] for record in batch.records]
-        moves = Place(*batch.partition, batch.from_offset)
-        await self._wait_for_decisions(batch.partition, own, marks.sightings)
-        rulings = [mark.ruling for mark in own if self._is_bound_by(mark.ruling)]
-        run = Run(batch.partition, moves, batch.next_offset, rulings, [], own)
-        await self._carry_out(run, {}, marks.sightings)
+        await self._decisions.refresh(to_offset=max(mark.ruling.at for mark in own))
+        bound = [mark for mark in own if self._is_bound_by(mark.ruling)]
+        needed = {mark.offset: self._decisions_before(mark, batch.partition, marks.sightings) for mark in bound}
+        # One that waits must not hold up another, which a decision that it waits for may need; nor may two be one step of a sink that
+        # needs to know each change's offset.
+        is_each_alone = self._sink.needs_offsets or any(needed.values())
+        from_offset = batch.from_offset
+        for group in [[mark] for mark in own] if is_each_alone else [own]:
+            if wait_for := max((needed.get(mark.offset, 0) for mark in group), default=0):
+                await self._wait_until(HOME, wait_for)
+            next_offset = batch.next_offset if group[-1] is own[-1] else group[-1].offset + 1
+            rulings = [mark.ruling for mark in group if mark.offset in needed]
+            run = Run(batch.partition, Place(*batch.partition, from_offset), next_offset, rulings, [], group)
+            await self._carry_out(run, {}, marks.sightings)
+            from_offset = next_offset
 
-    async def _wait_for_decisions(self, partition: Partition, marks: Sequence[Mark], sightings: Sightings) -> None:
-        """Views that are retried by earlier decisions without marks take their ids, or do not, before others with these ids are judged."""
-        to_offset = max(mark.ruling.at for mark in marks)
-        await self._decisions.refresh(to_offset=to_offset)
+    def _decisions_before(self, mark: Mark, partition: Partition, sightings: Sightings) -> int:
+        """Up to which offset decisions have to be carried out before the view at `mark` is judged: a view that is retried by an earlier
+        decision, without a mark, takes its id, or does not, before another with that id is judged."""
         newest = self._decisions.newest_of(self._projection.name, partition)
-        concerned = {one.offset for of_view in sightings.values() for one in of_view}
-        rulings = [newest[offset] for offset in concerned & newest.keys()]
-        waits = [one.at for one in rulings if one.is_retry and not one.is_marked and one.at < to_offset]
-        if waits:
-            await self._wait_until(HOME, 1 + max(waits))
+        assert isinstance(mark.ruling.decision, ViewRetried)
+        with_its_id = {one.offset for one in sightings.get(mark.ruling.decision.view_id, ())}
+        rulings = [newest[offset] for offset in with_its_id & newest.keys()]
+        earlier = (one.at for one in rulings if one.is_retry and not one.is_marked and one.at < mark.ruling.at)
+        return 1 + max(earlier, default=-1)
 
     async def _wait_until(self, partition: Partition, needed: int) -> None:
         """Until `partition` is folded so far, and what the steps there have parked is so. Raises NotYet."""
@@ -132,13 +142,14 @@ class DecisionFolding:
     def _runs(self, batch: Batch) -> Iterator[Run]:
         read = read_records(batch.records, batch.partition, 1)
         decisions = (Ruling.of(event, recorded) for event, recorded in read.decoded if is_decision(event))
-        rulings = [one for one in decisions if one.place.topic in self._projection.reads and self._is_bound_by(one)]
-        # What is retried at a mark waits for those before it, and those behind it may wait for that.
+        rulings = [one for one in decisions if one.place.topic in self._projection.reads]
+        most = 1 if self._sink.needs_offsets else MOST_AT_ONCE
+        # What is retried at a mark waits for those before it, and those behind it may wait for that: also where it binds others only.
         runs = [
-            (partition, alike[first : first + MOST_AT_ONCE])
+            (partition, alike[first : first + most])
             for (partition, is_marked), group in groupby(rulings, key=lambda one: (one.place[:2], one.is_marked))
-            for alike in ([] if is_marked else [list(group)])
-            for first in range(0, len(alike), MOST_AT_ONCE)
+            for alike in ([] if is_marked else [[*filter(self._is_bound_by, group)]])
+            for first in range(0, len(alike), most)
         ]
         starts = [run[0].at for _, run in runs[1:]] + [batch.next_offset]
         from_offset = batch.from_offset
@@ -168,9 +179,9 @@ class DecisionFolding:
 
     async def _give_up_impossible(self, partition: Partition, moves: Place) -> None:
         """What was written down by who found the partition folded further was so in an earlier life of the store, and would block it."""
-        if last_offsets := await self._parking.written_down(moves, partition):
+        if highest := await self._parking.written_down(moves, partition):
             reached = (await self._sink.newest_step(*partition)).next_offset
-            await self._parking.give_up([step for step, last in last_offsets.items() if last >= reached])
+            await self._parking.give_up([step for step, offset in highest.items() if offset >= reached])
 
     async def _carry_out(self, run: Run, refused: Mapping[Place, str], sightings: Sightings | None = None) -> None:
         """`refused` are the records that the store was found to refuse; `sightings` those of all views of the run, where they are known."""
@@ -182,7 +193,7 @@ class DecisionFolding:
                 changes,
                 expected=run.moves,
                 next_offset=run.next_offset,
-                offsets=[run.moves.offset] * len(changes),
+                offsets=[_offset_of(run)] * len(changes),
                 step=step,
             )
         except ChangeRefused as why:
@@ -192,6 +203,9 @@ class DecisionFolding:
             return
         if step is not None:
             await self._parking.carry_out(step)
+        if deciding is not None and run.partition is not None:
+            EVENTS_FOLDED.labels(self._projection.name, run.partition.topic).inc(len(counted))
+            count_refused(self._projection.name, (item.verdict for item in deciding.refused))
         for row in deciding.changed if deciding else []:
             logger.info(
                 "carried out a decision",
@@ -284,8 +298,7 @@ class DecisionFolding:
 
 def _halves(run: Run) -> tuple[Run, Run]:
     half = len(run.rulings) // 2
-    ruling = run.rulings[half]
-    middle = ruling.at if ruling.mark is None else ruling.mark
+    middle = _offset_of(run._replace(rulings=run.rulings[half:]))
     first = run._replace(
         next_offset=middle,
         rulings=run.rulings[:half],
@@ -304,6 +317,14 @@ def _halves(run: Run) -> tuple[Run, Run]:
 def judges(projection: Projection, partition: Partition) -> bool:
     """Whether what lies there reaches the projection only if it counts."""
     return projection.counts_once and streams().topics[partition.topic].once_within is not None
+
+
+def _offset_of(run: Run) -> int:
+    """Where its first ruling lies, on the partition whose checkpoint it moves."""
+    first = next(iter(run.rulings), None)
+    if first is None:
+        return run.moves.offset
+    return first.at if first.mark is None else first.mark
 
 
 def _judged_to(run: Run) -> int:

@@ -141,16 +141,11 @@ class Folding:
     async def _fold_around_marks(self, batch: Batch, marks: Marks) -> None:
         """Marks in a row are a batch of their own: what comes of them decides how the next views are judged."""
 
-        def kind(record: Record) -> int | bool:
-            is_mark = record.offset in marks.at
-            # A sink that needs to know has each alone.
-            return record.offset if is_mark and self._sink.needs_offsets else is_mark
-
         from_offset = batch.from_offset
-        for _, group in groupby(batch.records, kind):
+        for are_marks, group in groupby(batch.records, lambda record: record.offset in marks.at):
             records = list(group)
             stretch = batch.between(from_offset, records[-1].offset + 1)
-            if records[0].offset in marks.at:
+            if are_marks:
                 await self._deciding.fold_marks(stretch, marks)
             else:
                 await self._fold_events(stretch)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from agents.deciding import WITHOUT_EFFECT
 from agents.folding import judge
 from agents.handover import Partition
 from agents.log_reader import log_of
@@ -32,7 +33,8 @@ OUTCOMES = {
     "folded": "accepted",
     "duplicate": "duplicate",
     "future": "future",
-}  # of a record retried; else it stays parked
+    WITHOUT_EFFECT: "ignored",
+}  # of a record retried, or of a retry; else it stays parked
 SHOWN = 10  # differences that are kept to be shown; all are counted
 
 Places = Mapping[Partition, int]

@@ -15,7 +15,7 @@ from schemas.events import Event
 from schemas.log import Place
 
 DEADLINE_SECONDS = 10.0
-TIMEOUT_MS = 10_000  # until the broker gives up a transaction whose writer is gone: so long readers stand before it
+TIMEOUT_MS = 10_000  # until a broker, which looks every ten seconds, may give up a transaction whose writer is gone
 
 
 class Transaction:

@@ -176,17 +176,25 @@ class Worker:
         decisions = DecisionsOfWorker(open_log, partitions)  # type: ignore[arg-type]
         self.folding = Folding(world.projection, world.sink, world.lot, self.seen, partitions, decisions)  # type: ignore[arg-type]
         self.epochs: Counter[Partition] = Counter()
+        self.waiting: dict[Partition, int] = {}
 
     async def step(self, at: Partition) -> None:
         """The next batch of `at`; what a reader would see and begin anew after makes a new epoch."""
         start = (await self.world.sink.checkpoint(*at, LOG)).next_offset
         following = min(self.world.end(at), start + self.world.chance.randint(1, 9))
+        if start < self.waiting.get(at, 0):
+            following = self.waiting[at]
         if following <= start:
             return
         records = [record for record in self.world.log[at] if start <= record.offset < following]
+        self.waiting.pop(at, None)
         try:
             await self.folding.fold(Batch(self.epochs[at], at, start, following, records))
-        except (CheckpointMoved, NotYet, Halted):
+        except NotYet:
+            # It is not read otherwise then.
+            self.waiting[at] = following
+            self.epochs[at] += 1
+        except (CheckpointMoved, Halted):
             self.epochs[at] += 1
 
     async def is_at_end(self, at: Partition) -> bool:
@@ -367,6 +375,36 @@ async def test_a_retry_in_vain_leaves_its_id_to_the_view_that_is_sent_again_as_i
     world.append(viewed("heat", "view-1", at="20:00"))
     await fold()
     assert shown(world) == {"heat": 1, "ran": 1}
+
+
+async def test_a_sink_that_needs_to_know_is_told_where_each_retry_lies_and_has_each_in_a_step_of_its_own() -> None:
+    class Told(FrailSink):
+        needs_offsets = True
+
+        def __init__(self, chance: random.Random) -> None:
+            super().__init__(statistics, chance)
+            self.told: list[tuple[int, set[int]]] = []
+
+        async def apply(self, changes: Sequence[Change], **more: Any) -> None:
+            self.told.append((more["next_offset"] - 1, set(more["offsets"])))
+            await super().apply(changes, **more)
+
+    world = World(statistics, "views", random.Random(1))
+    world.sink = sink = Told(world.chance)
+
+    async def fold(worker: Worker) -> None:
+        while not await worker.is_at_end(world.home):
+            await worker.step(world.home)
+
+    for number in range(9):
+        world.append(viewed("heat", f"view-{number}", at="20:00"))
+    await fold(world.worker(is_bad=True))
+    for place in world.undecided:
+        decide(world, place, discard=False)
+    await fold(world.worker())
+    marks = [record.offset for record in world.log[world.home] if is_mark(record)]
+    assert [one for one in sink.told if one[0] in marks] == [(mark, {mark}) for mark in marks]
+    assert shown(world) == {"heat": 9}
 
 
 async def side_by_side(worlds: Sequence[World], *, is_bad: bool, steps: int) -> None:
