@@ -81,7 +81,18 @@ class DecisionFolding:
     async def fold(self, batch: Batch) -> None:
         """Raises CheckpointMoved, StoreUnavailable or NotYet, perhaps with the first decisions carried out."""
         for run in self._runs(batch):
+            await self._fold_run(run)
+
+    async def _fold_run(self, run: Run) -> None:
+        try:
             await self._wait_for(run)
+        except NotYet:
+            if len(run.rulings) == 1:
+                raise
+            # Those that need not wait may be what the others wait for: a step that a dead worker has written down ends with them.
+            for half in _halves(run):
+                await self._fold_run(half)
+        else:
             await self._carry_out(run, {})
 
     async def marks(self, batch: Batch, decoded: Iterable[Decoded]) -> Marks:
