@@ -10,17 +10,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from typing import NamedTuple
 
 from agents.aside import thinking
 from agents.handover import Partition
-from projections.changes import Append, Change, Tally
+from projections.changes import Append, Change, Tally, Upserts
 from projections.occurrences import Occurrences
 from projections.sinks.sink import ChangeRefused, Checkpoint, CheckpointMoved, LogIdentity, Sink, Step, StoreUnavailable
 from projections.sinks.together import Batch, joined
 from schemas.log import Place
 from schemas.streams import DECISIONS
 
-MOST_ROWS = 40_000  # of a partition
+MOST_ROWS = 15_000  # of a partition
 MOST_RECORDS = 300_000  # of all partitions: what is folded again after a kill
 
 
@@ -36,7 +37,7 @@ class Gathering:
         self._sink = sink
         self._most_rows = most_rows
         self._most_records = most_records
-        self._gathered: dict[Partition, Batch] = {}
+        self._gathered: dict[Partition, _Gathered] = {}
         self._refused_to: dict[Partition, int] = {}
         self._untold: dict[Partition, CheckpointMoved] = {}  # for who goes on with each
         self._turns: dict[Partition, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -72,7 +73,7 @@ class Gathering:
             )
             if is_gathered:
                 self._gathered[at] = found = await thinking(batch.reach, self._with, gathered, batch)
-                if _rows(found.changes) >= self._most_rows:
+                if found.rows >= self._most_rows:
                     # While the store writes them, others are thought about.
                     await self._write(at)
             else:
@@ -102,11 +103,9 @@ class Gathering:
     def condensed(self, changes: Sequence[Change]) -> Sequence[Change]:
         return self._sink.condensed(changes)
 
-    def _with(self, gathered: Batch | None, batch: Batch) -> Batch:
-        batch = batch._replace(changes=self._sink.condensed(batch.changes))
-        if gathered is None:
-            return batch
-        return Batch(joined([gathered, batch]), gathered.expected, batch.next_offset)
+    def _with(self, gathered: "_Gathered | None", batch: Batch) -> "_Gathered":
+        before = gathered or _Gathered(batch.expected, batch.expected.offset)
+        return before.and_then(self._sink.condensed(batch.changes), batch.next_offset)
 
     def _is_much(self) -> bool:
         return sum(gathered.reach for gathered in self._gathered.values()) >= self._most_records
@@ -148,8 +147,38 @@ class Gathering:
         del self._gathered[at]
 
 
-def _rows(changes: Sequence[Change]) -> int:
-    return sum(_rows_of(change) for change in changes)
+class _Gathered(NamedTuple):
+    """The changes of one partition from a place in its log on: tallies as what they add up to, the others as they came."""
+
+    expected: Place
+    next_offset: int
+    others: tuple[Sequence[Change], ...] = ()
+    tallies: Sequence[Change] = ()
+    other_rows: int = 0
+
+    @property
+    def reach(self) -> int:
+        return self.next_offset - self.expected.offset
+
+    @property
+    def rows(self) -> int:
+        return self.other_rows + sum(map(_rows_of, self.tallies))
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        return joined([*self.others, self.tallies])
+
+    def and_then(self, changes: Sequence[Change], next_offset: int) -> "_Gathered":
+        """With what comes next; what is there already, but for tallies, is not looked at again."""
+        tallies = [change for change in changes if isinstance(change, Tally)]
+        others = [change for change in changes if not isinstance(change, Tally)] if tallies else changes
+        return _Gathered(
+            self.expected,
+            next_offset,
+            (*self.others, others),
+            joined([self.tallies, tallies]) if tallies else self.tallies,
+            self.other_rows + sum(map(_rows_of, others)),
+        )
 
 
 def _rows_of(change: Change) -> int:
@@ -158,7 +187,7 @@ def _rows_of(change: Change) -> int:
             return 0  # a few bytes each, until they are counted
         case Tally():
             return len(change.counts)
-        case Append():
+        case Append() | Upserts():
             return len(change.rows)
         case _:
             return 1

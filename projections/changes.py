@@ -46,6 +46,20 @@ class Upsert(NamedTuple):
     greatest: str | None = None
 
 
+class Upserts(NamedTuple):
+    """Write many rows that each keep the newest: in each, values for `key_columns` and then for `columns`.
+
+    As many upserts, said at once. Whose `greatest` is None says nothing of it.
+    """
+
+    table: str
+    key_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    newest_by: str
+    greatest: str | None = None
+
+
 class Append(NamedTuple):
     """Write rows that nobody has written before: in each, values for `key_columns` and then for `columns`.
 
@@ -78,7 +92,7 @@ class Forget(NamedTuple):
 
 
 Single = Increment | Upsert | Remove | Forget
-Change = Single | Tally | Append
+Change = Single | Tally | Upserts | Append
 
 
 def singly(changes: Iterable[Change]) -> Iterator[Single]:
@@ -87,10 +101,14 @@ def singly(changes: Iterable[Change]) -> Iterator[Single]:
         if isinstance(change, Tally):
             for key, by in change.counts.items():
                 yield Increment(change.table, dict(zip(change.key_columns, key, strict=True)), by, change.column)
-        elif isinstance(change, Append):
+        elif isinstance(change, Upserts | Append):
             parted = len(change.key_columns)
+            newest_by, greatest = (change.newest_by, change.greatest) if isinstance(change, Upserts) else (None, None)
             for row in change.rows:
                 place = dict(zip(change.key_columns, row[:parted], strict=True))
-                yield Upsert(change.table, place, dict(zip(change.columns, row[parted:], strict=True)))
+                values = dict(zip(change.columns, row[parted:], strict=True))
+                if greatest is not None and values[greatest] is None:
+                    del values[greatest]
+                yield Upsert(change.table, place, values, newest_by, greatest if greatest in values else None)
         else:
             yield change

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from projections.changes import Change, Forget, Upsert
+from projections.changes import Change, Forget, Upserts
 from projections.projection import Projection
+from schemas.columns import Events
 from schemas.events import PositionUpdated, ViewerForgotten
 
 CREDITS_SHARE = 0.05  # of the duration: who stops in the credits has seen the film
@@ -20,31 +21,37 @@ def in_credits(position_seconds: float, duration_seconds: float | None) -> bool:
     )
 
 
-def remember(event: PositionUpdated, table: str) -> Iterator[Change]:
+def remember(updated: Events[PositionUpdated], table: str) -> Iterator[Change]:
     """A row a session, with its newest position, and the newest moment at which it moved.
 
     The session that moved last answers for the viewer, with its newest position. So the latest update wins in whatever order they
     arrive, and a paused session, however late its updates, never overwrites one that has played since.
     """
-    moved = event.state != "paused"
-    yield Upsert(
+    yield Upserts(
         table,
-        key={"viewer_id": event.viewer_id, "video_id": event.video_id, "session_id": event.session_id or ""},
-        values={
-            "position_seconds": event.position_seconds,
-            "duration_seconds": event.duration_seconds,
-            "completed": in_credits(event.position_seconds, event.duration_seconds),
-            "updated_at": event.occurred_at,
-            **({"moved_at": event.occurred_at} if moved else {}),
-        },
+        key_columns=("viewer_id", "video_id", "session_id"),
+        columns=("position_seconds", "duration_seconds", "completed", "updated_at", "moved_at"),
+        rows=[
+            (
+                event.viewer_id,
+                event.video_id,
+                event.session_id or "",
+                event.position_seconds,
+                event.duration_seconds,
+                in_credits(event.position_seconds, event.duration_seconds),
+                event.occurred_at,
+                None if event.state == "paused" else event.occurred_at,
+            )
+            for event in updated.each
+        ],
         newest_by="updated_at",
-        greatest="moved_at" if moved else None,
+        greatest="moved_at",
     )
 
 
 @positions.on
-def remember_position(event: PositionUpdated) -> Iterator[Change]:
-    yield from remember(event, "positions")
+def remember_positions(updated: Events[PositionUpdated]) -> Iterator[Change]:
+    yield from remember(updated, "positions")
 
 
 @positions.on

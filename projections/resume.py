@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from projections.changes import Change, Forget
 from projections.positions import remember
 from projections.projection import Projection
+from schemas.columns import Events
 from schemas.events import PositionUpdated, ViewerForgotten
 
 resume = Projection("resume", version=3, topics=("positions", "viewers"))
 
 
 @resume.on
-def remember_position(event: PositionUpdated) -> Iterator[Change]:
-    yield from remember(event, "resume")
+def remember_positions(updated: Events[PositionUpdated]) -> Iterator[Change]:
+    yield from remember(updated, "resume")
 
 
 @resume.on

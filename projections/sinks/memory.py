@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert, Values, singly
+from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert, Upserts, Values, singly
 from projections.projection import Projection
 from projections.sinks.sink import Checkpoint, CheckpointMoved, LogIdentity, Step
 from schemas.log import Place
@@ -71,7 +71,7 @@ class MemorySink:
 
     def write(self, change: Change) -> None:
         """Let one change take effect."""
-        if isinstance(change, Append | Tally):
+        if isinstance(change, Append | Tally | Upserts):
             for one in singly([change]):
                 self.write(one)
             return

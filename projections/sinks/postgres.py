@@ -1,7 +1,7 @@
 """The sink in Postgres: a transaction for whatever waits to be written, the checkpoints first."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from functools import cache
@@ -24,6 +24,7 @@ TABLES = Path(__file__).parent / "sql"
 FORGOTTEN = "_forgotten"
 APPLY_SECONDS = 30.0
 WORTH_COPYING = 200  # rows; a COPY and its savepoint are five round trips
+WORTH_STAGING = 2_000  # rows; a table for them is made and dropped
 MOST_RECORDS = 2_000  # of several partitions in a transaction
 MOST_OF_LONG_ONES = 500_000  # records, as well
 LONG_SIDE_BY_SIDE = 2  # transactions: while the server writes one, another is sent
@@ -162,7 +163,7 @@ class PostgresSink:
 
     async def _apply(self, batches: Sequence[Batch]) -> None:
         """All of them or none."""
-        changes = joined(batches)
+        changes = joined([batch.changes for batch in batches])
         with self._refusing(changes), reaching_postgres():
             if not self._types:
                 await self._learn_types()
@@ -232,12 +233,7 @@ class PostgresSink:
             return lambda connection: self._write_living(connection, statement, forgotten)
         if statement.shape.kind is Append:
             return lambda connection: self._append(connection, statement)
-        sql, arrays = self._sql(statement.shape), self._arrays(statement)
-
-        async def execute(connection: Any) -> None:
-            await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
-
-        return execute
+        return self._at_once(statement)
 
     async def _write_living(self, connection: Any, statement: Statement, forgotten: Forgotten) -> None:
         """Of a table that forgets."""
@@ -250,43 +246,56 @@ class PostgresSink:
         if living.shape.kind is Append:
             await self._append(connection, living)
         else:
-            await connection.execute(self._sql(living.shape), *self._arrays(living), timeout=APPLY_SECONDS)
+            await self._at_once(living)(connection)
 
     async def _append(self, connection: Any, statement: Statement) -> None:
         """Many by COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""
         shape, rows = statement
-        upserting = statement._replace(shape=shape._replace(kind=Upsert))
+        upsert = self._at_once(statement._replace(shape=shape._replace(kind=Upsert)))
         if len(rows) < WORTH_COPYING:
-            await connection.execute(self._sql(upserting.shape), *self._arrays(upserting), timeout=APPLY_SECONDS)
+            await upsert(connection)
             return
         try:
             async with connection.transaction():
-                await connection.copy_records_to_table(
-                    f"{shape.table}_v{self._projection.version}",
-                    records=rows,
-                    columns=(*shape.key_columns, *shape.columns),
-                    timeout=APPLY_SECONDS,
-                )
+                await self._copy(connection, self._table(shape), statement)
         except asyncpg.UniqueViolationError:
-            await connection.execute(self._sql(upserting.shape), *self._arrays(upserting), timeout=APPLY_SECONDS)
+            await upsert(connection)
 
-    def _sql(self, shape: Shape) -> str:
-        table = f"{shape.table}_v{self._projection.version}"
-        names = (*shape.key_columns, *shape.columns)
-        return _statement(shape, table, tuple(self._types[table, name] for name in names))
-
-    def _arrays(self, statement: Statement) -> list[list[Any]]:
-        """The rows as one array a column; JSON goes as text, since asyncpg takes a list in an array for one more dimension."""
+    def _at_once(self, statement: Statement) -> Callable[[Any], Awaitable[None]]:
+        """What executes it over a connection: from arrays, or where there are many rows from a table that they are copied to first."""
         shape, rows = statement
-        table = f"{shape.table}_v{self._projection.version}"
-        columns = zip(*rows, strict=True)
-        arrays: list[list[Any]] = []
-        for name, column in zip((*shape.key_columns, *shape.columns), columns, strict=True):
-            if self._types[table, name] == "jsonb":
-                arrays.append([None if value is None else orjson.dumps(value).decode() for value in column])
-            else:
-                arrays.append(list(column))
-        return arrays
+        types = self._types_of(shape)
+        if len(rows) >= WORTH_STAGING and "jsonb" not in types:
+            return lambda connection: self._from_staged(connection, statement)
+        sql, arrays = _statement(shape, self._table(shape), types), _arrays(rows, types)
+
+        async def execute(connection: Any) -> None:
+            await connection.execute(sql, *arrays, timeout=APPLY_SECONDS)
+
+        return execute
+
+    async def _from_staged(self, connection: Any, statement: Statement) -> None:
+        shape = statement.shape
+        table = self._table(shape)
+        staged = f"staged_{table}"
+        await connection.execute(
+            f"create temporary table {staged} on commit drop as select {_quoted(_names(shape))} from {table} with no data",
+            timeout=APPLY_SECONDS,
+        )
+        await self._copy(connection, staged, statement)
+        await connection.execute(_statement(shape, table, self._types_of(shape), staged), timeout=APPLY_SECONDS)
+        await connection.execute(f"drop table {staged}", timeout=APPLY_SECONDS)
+
+    async def _copy(self, connection: Any, table: str, statement: Statement) -> None:
+        shape, rows = statement
+        await connection.copy_records_to_table(table, records=rows, columns=_names(shape), timeout=APPLY_SECONDS)
+
+    def _table(self, shape: Shape) -> str:
+        return f"{shape.table}_v{self._projection.version}"
+
+    def _types_of(self, shape: Shape) -> tuple[str, ...]:
+        table = self._table(shape)
+        return tuple(self._types[table, name] for name in _names(shape))
 
     @contextmanager
     def _refusing(self, changes: Sequence[Change]) -> Iterator[None]:
@@ -301,13 +310,29 @@ def tables_of(projection: str) -> list[str]:
     return re.findall(r"create table if not exists (\w+)_v{version}", (TABLES / f"{projection}.sql").read_text())
 
 
+def _names(shape: Shape) -> tuple[str, ...]:
+    return *shape.key_columns, *shape.columns
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _arrays(rows: Sequence[tuple[Any, ...]], types: Sequence[str]) -> list[list[Any]]:
+    """The rows as one array a column; JSON goes as text, since asyncpg takes a list in an array for one more dimension."""
+    return [
+        [None if value is None else orjson.dumps(value).decode() for value in column] if type_ == "jsonb" else [*column]
+        for type_, column in zip(types, zip(*rows, strict=True), strict=True)
+    ]
+
+
 @cache
-def _statement(shape: Shape, table: str, types: tuple[str, ...]) -> str:
-    names = (*shape.key_columns, *shape.columns)
-    quoted = ", ".join(f'"{name}"' for name in names)
+def _statement(shape: Shape, table: str, types: tuple[str, ...], staged: str | None = None) -> str:
+    """Its rows come from the table `staged`, or from a parameter a column, of these types."""
+    names, keys = _names(shape), _quoted(shape.key_columns)
+    quoted = _quoted(names)
     arrays = ", ".join(f"${i}::{'text' if type_ == 'jsonb' else type_}[]" for i, type_ in enumerate(types, start=1))
-    row = f"unnest({arrays}) as r({quoted})"
-    keys = ", ".join(f'"{name}"' for name in shape.key_columns)
+    row = f"{staged} as r" if staged else f"unnest({arrays}) as r({quoted})"
     if shape.kind is Increment:
         counter = f'"{shape.columns[0]}"'
         insert = f"insert into {table} as t ({quoted}) select * from {row}"

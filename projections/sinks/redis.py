@@ -89,7 +89,7 @@ class RedisSink:
 
     async def _apply(self, batches: Sequence[Batch]) -> None:
         """All of them or none, into the one shard."""
-        changes, (shard,) = joined(batches), self._shards
+        changes, (shard,) = joined([batch.changes for batch in batches]), self._shards
         rows: Rows = {}
         with self._refusing(changes):
             for change in changes:

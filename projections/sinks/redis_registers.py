@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from projections.changes import Change, Forget, Single, Upsert
+from projections.changes import Change, Forget, Single, Upsert, singly
 from projections.sinks.redis_keys import Keys
 from projections.sinks.redis_layout import Limits, Move, Refused, Rows, told
 from projections.sinks.redis_scripts import Script
@@ -36,15 +36,15 @@ class Registers:
 
     def merge(self, rows: Rows, change: Change) -> None:
         """The greatest moment stays, of equals the later in the log. Who is forgotten is so whatever else a batch says of them."""
-        placed = _placed(change)
-        if isinstance(placed, Forget):
-            rows[placed.key["viewer_id"],] = None
-            return
-        assert placed.newest_by is not None
-        names = [placed.newest_by, placed.greatest] if placed.greatest else [placed.newest_by]
-        _keep(rows, placed, placed.newest_by, {n: value for n, value in placed.values.items() if n not in names})
-        if placed.greatest:
-            _keep(rows, placed, placed.greatest, {})
+        for placed in map(_placed, singly([change])):
+            if isinstance(placed, Forget):
+                rows[placed.key["viewer_id"],] = None
+                continue
+            assert placed.newest_by is not None
+            names = [placed.newest_by, placed.greatest] if placed.greatest else [placed.newest_by]
+            _keep(rows, placed, placed.newest_by, {n: value for n, value in placed.values.items() if n not in names})
+            if placed.greatest:
+                _keep(rows, placed, placed.greatest, {})
 
     def condensed(self, change: Change) -> Change:
         return change
@@ -92,10 +92,14 @@ class Registers:
 
     def in_the_way(self, key: str, why: str) -> Exception:
         def concerns(change: Change) -> bool:
-            place = _placed(change).key
-            return key in (
-                self._keys.films(place["viewer_id"]),
-                self._keys.position(place["viewer_id"], place.get("video_id", "")),
+            places = [_placed(one).key for one in singly([change])]
+            return any(
+                key
+                in (
+                    self._keys.films(place["viewer_id"]),
+                    self._keys.position(place["viewer_id"], place.get("video_id", "")),
+                )
+                for place in places
             )
 
         return Refused(f"{key} is in the way: {why}", concerns)
@@ -110,7 +114,7 @@ def _keep(rows: Rows, upsert: Upsert, name: str, values: dict[str, Any]) -> None
         rows[row] = moment, values
 
 
-def _placed(change: Change) -> Upsert | Forget:
+def _placed(change: Single) -> Upsert | Forget:
     if isinstance(change, Upsert) and change.table == "resume" and change.newest_by is not None:
         return change
     if isinstance(change, Forget) and change.table == "resume" and not change.blank:

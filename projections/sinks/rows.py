@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert
+from projections.changes import Append, Change, Forget, Increment, Remove, Tally, Upsert, Upserts
 
 Key = tuple[Any, ...]
 Group = dict[Key, tuple[Any, ...]] | Sequence[tuple[Any, ...]]
@@ -35,6 +35,8 @@ def shape_of(change: Change) -> Shape:
         return Shape(Append, change.table, change.key_columns, change.columns)
     if isinstance(change, Tally):
         return Shape(Increment, change.table, change.key_columns, (change.column,))
+    if isinstance(change, Upserts):
+        return Shape(Upsert, change.table, change.key_columns, change.columns, change.newest_by, change.greatest)
     if isinstance(change, Increment):
         return Shape(Increment, change.table, tuple(change.key), (change.column,))
     if isinstance(change, Upsert):
@@ -48,7 +50,7 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
     """The statements that, one after the other, do what the changes do one by one.
 
     Changes of one shape share a statement, unless another change to the same row lies between them; what comes
-    before a Remove, a Forget, an Append or a Tally is parted from what comes after, since they stand for many rows.
+    before a Remove, a Forget or a change of many rows is parted from what comes after.
     """
     groups: list[tuple[Shape, Group]] = []
     latest: dict[tuple[str, Key], int] = {}
@@ -63,6 +65,10 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
             continue
         if isinstance(change, Tally):
             groups.append((shape, sorted((*key, by) for key, by in change.counts.items())))
+            floor = len(groups)
+            continue
+        if isinstance(change, Upserts):
+            groups.append((shape, _newest(change)))
             floor = len(groups)
             continue
         key = tuple(change.key.values())
@@ -82,6 +88,28 @@ def statements(changes: Iterable[Change]) -> Iterator[Statement]:
         yield Statement(shape, rows)
 
 
+def _newest(change: Upserts) -> Sequence[tuple[Any, ...]]:
+    """A row a key, sorted by them."""
+    parted = len(change.key_columns)
+    register = parted + change.columns.index(change.newest_by)
+    greatest = None if change.greatest is None else parted + change.columns.index(change.greatest)
+    found: dict[Key, tuple[Any, ...]] = {}
+    for row in change.rows:
+        key = row[:parted]
+        kept = found.get(key)
+        found[key] = row if kept is None else _newer(kept, row, register, greatest)
+    return [found[key] for key in sorted(found)]
+
+
+def _newer(kept: tuple[Any, ...], row: tuple[Any, ...], register: int, greatest: int | None) -> tuple[Any, ...]:
+    """Of two rows of one key, the later one second, what stays."""
+    newest = row if kept[register] <= row[register] else kept
+    if greatest is None:
+        return newest
+    known = [moment for moment in (kept[greatest], row[greatest]) if moment is not None]
+    return (*newest[:greatest], max(known, default=None), *newest[greatest + 1 :])
+
+
 def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upsert | Remove | Forget) -> None:
     if isinstance(change, Increment):
         rows[key] = (rows.get(key, (0,))[0] + change.by,)
@@ -90,9 +118,6 @@ def _reduce(rows: dict[Key, tuple[Any, ...]], key: Key, change: Increment | Upse
     elif key not in rows or change.newest_by is None:
         rows[key] = tuple(change.values.values())
     else:
-        columns, newest = tuple(change.values), tuple(change.values.values())
-        register, kept = columns.index(change.newest_by), rows[key]
-        rows[key] = newest if kept[register] <= newest[register] else kept
-        if change.greatest:
-            at = columns.index(change.greatest)
-            rows[key] = (*rows[key][:at], max(kept[at], newest[at]), *rows[key][at + 1 :])
+        columns = tuple(change.values)
+        greatest = None if change.greatest is None else columns.index(change.greatest)
+        rows[key] = _newer(rows[key], tuple(change.values.values()), columns.index(change.newest_by), greatest)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from projections.changes import Append, Change, Forget, Remove, Tally
+from projections.changes import Append, Change, Forget, Remove, Tally, Upserts
 from projections.occurrences import Occurrences
 from projections.sinks.sink import StoreUnavailable
 from schemas.log import Place
@@ -116,24 +116,24 @@ class Together:
                     written.set_result(None)
 
 
-def joined(batches: Sequence[Batch]) -> Sequence[Change]:
+def joined(parts: Sequence[Sequence[Change]]) -> Sequence[Change]:
     """The changes of all. What stands for many rows, and commutes, is one change for all of them: a statement, not one a partition."""
-    if len(batches) == 1:
-        return batches[0].changes
+    if len(parts) == 1:
+        return parts[0]
     changes: list[Change] = []
     tallies: dict[Hashable, list[Tally]] = defaultdict(list)
-    appends: dict[Hashable, list[Append]] = defaultdict(list)
-    for batch in batches:
-        for change in batch.changes:
+    of_rows: dict[Hashable, list[Append | Upserts]] = defaultdict(list)
+    for part in parts:
+        for change in part:
             if isinstance(change, Tally):
                 tallies[change.table, change.key_columns, change.column].append(change)
-            elif isinstance(change, Append):
-                appends[change.table, change.key_columns, change.columns].append(change)
+            elif isinstance(change, Append | Upserts):
+                of_rows[type(change), change._replace(rows=())].append(change)
             else:
                 changes.append(change)
     changes += (alike[0]._replace(counts=_added_up([tally.counts for tally in alike])) for alike in tallies.values())
-    for same in appends.values():
-        changes.append(same[0]._replace(rows=[row for append in same for row in append.rows]))
+    for same in of_rows.values():
+        changes.append(same[0]._replace(rows=[row for change in same for row in change.rows]))
     return changes
 
 

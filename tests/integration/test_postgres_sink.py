@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,13 +13,15 @@ from compose.connections import open_postgres
 from compose.provisioning import provision_tables
 from compose.settings import Settings
 from projections.catalogue import catalogue
-from projections.changes import Change, Increment, Remove, Upsert
+from projections.changes import Change, Increment, Remove, Tally, Upsert
 from projections.positions import positions
 from projections.queries.checkpoints import PostgresCheckpoints
-from projections.sinks.postgres import PostgresSink, reaching_postgres
+from projections.sinks.memory import MemorySink
+from projections.sinks.postgres import WORTH_STAGING, PostgresSink, reaching_postgres
 from projections.sinks.sink import ChangeRefused, CheckpointMoved, LogIdentity, StoreUnavailable
 from projections.statistics import statistics
 from projections.views import views
+from schemas.events import PositionUpdated
 from schemas.log import Place
 from tests.contract.gates import GatedPool, Gates
 from tests.given import EVENING, announced, deleted, forgotten, progressed, recorded, transcoded, uploaded, viewed
@@ -220,6 +223,54 @@ async def test_rows_that_are_there_already_are_written_over(pool: Any) -> None:
     await sink.apply(folded, expected=START, next_offset=2)
     assert await pool.fetchval("select count(*) from views_v2") == 2
     assert (await sink.checkpoint("views", 0, LOG)).next_offset == 2
+
+
+async def test_many_rows_at_once_are_what_they_are_one_by_one(pool: Any) -> None:
+    """From a table that they are copied to first: newer and older, in batches that speak of the same rows, and of somebody forgotten."""
+    drawn = random.Random(7)
+    sink, model = PostgresSink(pool, positions), MemorySink(positions)
+    await sink.prepare()
+    for topic in ("positions", "viewers"):
+        await sink.checkpoint(topic, 0, LOG)
+        await model.checkpoint(topic, 0, LOG)
+
+    async def fold(topic: str, events: Any, from_offset: int) -> None:
+        changes, place = list(positions.fold(recorded(events))), Place(topic, 0, from_offset)
+        for store in (sink, model):
+            await store.apply(changes, expected=place, next_offset=from_offset + len(events))
+
+    def sessions(count: int) -> list[PositionUpdated]:
+        return [
+            PositionUpdated(
+                viewer_id=f"viewer-{drawn.randrange(2_000)}",
+                video_id=drawn.choice(["heat", "alien"]),
+                position_seconds=drawn.randrange(6_000),
+                session_id=drawn.choice([None, "tv"]),
+                state=drawn.choice(["playing", "paused"]),
+                occurred_at=EVENING + timedelta(seconds=drawn.randrange(10_000)),
+            )
+            for _ in range(count)
+        ]
+
+    await fold("positions", sessions(2 * WORTH_STAGING), 0)
+    await fold("viewers", [forgotten("viewer-7")], 0)
+    await fold("positions", sessions(4 * WORTH_STAGING), 2 * WORTH_STAGING)
+    found = await pool.fetch(f"select * from {positions.full_name} order by viewer_id, video_id, session_id")
+    assert len(found) > WORTH_STAGING
+    assert [dict(row) for row in found] == [{"moved_at": None} | row for row in by_key(model.rows("positions"))]
+
+
+async def test_many_counts_at_once_are_added_to_what_is_there(pool: Any, sink: PostgresSink) -> None:
+    counts = {(f"film-{number}", EVENING): number % 3 + 1 for number in range(WORTH_STAGING)}
+    for first in range(3):
+        tally: list[Change] = [Tally("hourly", ("video_id", "start"), counts)]
+        await sink.apply(tally, expected=START._replace(offset=first), next_offset=first + 1)
+    rows = await pool.fetch(f"select video_id, views from hourly_v{statistics.version}")
+    assert dict(map(tuple, rows)) == {film: 3 * by for (film, _), by in counts.items()}
+
+
+def by_key(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(rows, key=lambda row: (row["viewer_id"], row["video_id"], row["session_id"]))
 
 
 async def forgetting(pool: Any, gates: Gates | None = None) -> PostgresSink:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.changes import Change, Increment, Remove, Tally, Upsert
+from projections.changes import Change, Increment, Remove, Tally, Upsert, Upserts, singly
 from projections.positions import positions
 from projections.sinks.memory import MemorySink
 from projections.sinks.rows import Statement, statements
@@ -27,6 +27,12 @@ changes = st.lists(
             lambda key, n, m, g: Upsert("t", key, {"moment": n, "seconds": m, "moved": g}, "moment", "moved"),
             *(keys, numbers, numbers, numbers),
         ),
+        st.builds(
+            lambda rows: Upserts("t", ("a", "b"), ("moment", "seconds", "moved"), rows, "moment", "moved"),
+            st.lists(
+                st.tuples(st.sampled_from("xyz"), st.integers(0, 1), numbers, numbers, st.none() | numbers), max_size=5
+            ),
+        ),
         st.builds(lambda key, n, m: Upsert("t", key, {"seconds": m, "title": n}), keys, numbers, numbers),
         st.builds(lambda key: Upsert("t", key, {}), keys),
         st.builds(lambda key: Remove("t", key), keys),
@@ -45,10 +51,10 @@ def as_changes(statement: Statement) -> list[Change]:
         values = row[len(key) :]
         if shape.kind is Increment:
             meant.append(Increment(shape.table, key, values[0], shape.columns[0]))
+        elif shape.newest_by is not None:
+            meant += singly([Upserts(*shape[1:4], [row], shape.newest_by, shape.greatest)])
         elif shape.kind is Upsert:
-            meant.append(
-                Upsert(shape.table, key, dict(zip(shape.columns, values, strict=True)), shape.newest_by, shape.greatest)
-            )
+            meant.append(Upsert(shape.table, key, dict(zip(shape.columns, values, strict=True))))
         else:
             meant.append(Remove(shape.table, key))
     return meant

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.changes import Append, Change, Forget, Increment, Tally, Upsert
+from projections.changes import Append, Change, Forget, Increment, Tally, Upsert, Upserts
 from projections.sinks.memory import MemorySink
 from projections.sinks.sink import ChangeRefused, StoreUnavailable
 from projections.sinks.together import Batch, Together, joined
@@ -151,13 +151,16 @@ tallies = st.builds(
 upserts = st.builds(
     lambda name, at: Upsert("latest", {"video_id": name}, {"at": at}, newest_by="at"), NAMES, st.integers(0, 9)
 )
+newest = st.builds(
+    lambda rows: Upserts("newest", ("video_id",), ("at",), rows, "at"), st.lists(st.tuples(NAMES, st.integers(0, 9)))
+)
 
 
 def appended(partition: int, number: int) -> Append:
     return Append("raw", ("place",), ("video_id",), [(f"{partition}/{number}", "a")])
 
 
-@given(st.lists(st.lists(st.one_of(increments, tallies, upserts), max_size=5), min_size=1, max_size=4))
+@given(st.lists(st.lists(st.one_of(increments, tallies, upserts, newest), max_size=5), min_size=1, max_size=4))
 def test_joined_they_mean_what_they_mean_one_after_the_other(by_partition: list[list[Any]]) -> None:
     batches = [
         batch(number, [*changes, *(appended(number, row) for row in range(len(changes)))])
@@ -167,10 +170,10 @@ def test_joined_they_mean_what_they_mean_one_after_the_other(by_partition: list[
     for one in batches:
         for change in one.changes:
             one_by_one.write(change)
-    changes = joined(batches)
+    changes = joined([one.changes for one in batches])
     for change in changes:
         together.write(change)
-    for table in ("hourly", "latest", "raw"):
+    for table in ("hourly", "latest", "newest", "raw"):
         assert together.rows(table) == one_by_one.rows(table)
     if len(batches) > 1:
-        assert len([change for change in changes if isinstance(change, Tally | Append)]) <= 2
+        assert len([change for change in changes if isinstance(change, Tally | Upserts | Append)]) <= 3
