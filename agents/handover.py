@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from projections.sinks.sink import Checkpoint, LogIdentity
+from schemas.log import Place
 
 WAITING_ATTEMPT = 4  # about a second, by the back-off of a store that is down
 QUEUED_BATCHES = 2  # behind the one that is being applied: enough to hide a fetch, little enough to drop
@@ -152,6 +153,11 @@ class Handover:
     def reading(self) -> dict[Partition, int]:
         """The partitions that records are fetched for just now, each with its epoch, which `fetched` is to be told."""
         return {p: s.epoch for p, s in self._held.items() if s.phase is Phase.RECORDS and not s.is_paused}
+
+    def lacks(self, place: Place) -> bool:
+        """Whether the record there is yet to be fetched."""
+        state = self._held.get(Partition(place.topic, place.partition))
+        return state is not None and state.phase is Phase.RECORDS and state.position <= place.offset
 
     def progress(self, partition: Partition) -> Progress | None:
         """None when the partition is not held."""

@@ -45,6 +45,7 @@ from agents.topics import log_identities
 from compose.settings import Settings
 from projections.projection import Projection
 from projections.sinks.sink import CheckpointMoved, LogIdentity, Sink, StoreUnavailable
+from schemas.log import Place
 
 MAX_RECORDS = 5_000  # in a batch: a few hundredths of a second of folding
 POLL_MS = 100
@@ -113,6 +114,7 @@ class Reader:
         self.strangers: list[str] = []
         self._pacing = Pacing()
         self._rests = False  # it reads no partition until its rest is over, whatever the hand-over lets go on
+        self._waited_for: dict[Partition, Place] = {}
         self._is_waited_for = asyncio.Event()
         self._hurried_fetches = HURRIED_FETCHES.labels(projection.name)
         self._consumer = self._new_consumer()
@@ -137,9 +139,12 @@ class Reader:
         is closing swallows the cancellation."""
         self._is_stopping = True
 
-    def hurry(self) -> None:
-        """Somebody waits for what was written a moment ago: the next fetch is soon."""
-        self._is_waited_for.set()
+    def hurry(self, places: Iterable[Place]) -> None:
+        """Somebody waits for what was written there a moment ago: it is fetched soon."""
+        lacking = {Partition(place.topic, place.partition): place for place in places if self._handover.lacks(place)}
+        if lacking:
+            self._waited_for |= lacking
+            self._is_waited_for.set()
 
     @property
     def has_begun(self) -> bool:
@@ -278,10 +283,17 @@ class Reader:
                 # Takes nothing, but raises what keeps the group from giving us anything.
                 await self._consumer.getmany(timeout_ms=0)
             return
-        wanted = {self._topic_partition(partition): partition for partition in epochs}
         self._consumer._fetcher._fetch_max_wait_ms = self._pacing.wait_ms(self._now())
+        await self._take(epochs)
+        if self._rests:
+            await self._rest()
+
+    async def _take(self, epochs: Mapping[Partition, int], *, is_hurried: bool = False) -> None:
+        """Hand over what has come of these partitions, or comes in a moment."""
+        wanted = {self._topic_partition(partition): partition for partition in epochs}
+        timeout_ms = FETCH_WAIT_MS if is_hurried else POLL_MS
         try:
-            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_RECORDS)
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=timeout_ms, max_records=MAX_RECORDS)
         except NoOffsetForPartitionError:
             # Assigned anew while we waited: it has no position until its checkpoint is read.
             return
@@ -289,12 +301,14 @@ class Reader:
             for topic_partition in error.args[0]:
                 self._carry_out(self._handover.out_of_range(self._partition(topic_partition)))
             return
-        if fetched:
+        if is_hurried:
+            self._pacing.hurried(self._now())
+        elif fetched:
             self._pacing.came(self._now(), sum(map(len, fetched.values())))
-            if self._pacing.rest_until(is_waited_for=False) > self._now():
-                # Before anything else happens: the next fetch begins by itself, and cannot be taken back.
-                self._consumer.pause(*self._consumer.assignment())
-                self._rests = True
+            self._rests = self._pacing.rest_until > self._now()
+        if self._rests:
+            # Before anything else happens: the next fetch begins by itself, and cannot be taken back.
+            self._consumer.pause(*self._consumer.assignment())
         for topic_partition, partition in wanted.items():
             try:
                 position = await self._consumer.position(topic_partition)
@@ -302,21 +316,29 @@ class Reader:
                 continue
             records = fetched.get(topic_partition, [])
             self._carry_out(self._handover.fetched(partition, epochs[partition], records, position))
-        if self._rests:
-            await self._rest()
-        else:
-            self._is_waited_for.clear()
 
     async def _rest(self) -> None:
-        """Until it is time for the next fetch, or somebody waits for it."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._pacing.rest_until(is_waited_for=False) - self._now()):
-                await self._is_waited_for.wait()
+        """Until it is time for the next fetch; but for what somebody waits for."""
+        while await self._is_hurried():
+            waited_for = {partition for partition, place in self._waited_for.items() if self._handover.lacks(place)}
+            self._waited_for.clear()
+            self._is_waited_for.clear()
+            epochs = {p: epoch for p, epoch in self._handover.reading().items() if p in waited_for}
+            if epochs:
                 self._hurried_fetches.inc()
-                await asyncio.sleep(self._pacing.rest_until(is_waited_for=True) - self._now())
-        self._is_waited_for.clear()
+                self._consumer.resume(*map(self._topic_partition, epochs))
+                await self._take(epochs, is_hurried=True)
         self._rests = False
         self._consumer.resume(*map(self._topic_partition, self._handover.reading()))
+
+    async def _is_hurried(self) -> bool:
+        """Whether somebody waits, before the rest is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pacing.rest_until - self._now()):
+                await self._is_waited_for.wait()
+                await asyncio.sleep(self._pacing.hurry_from - self._now())
+                return True
+        return False
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

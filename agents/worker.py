@@ -4,6 +4,7 @@ faust -A agents --loop uvloop worker --without-web
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -48,6 +49,7 @@ from projections.projection import Projection
 from projections.queries.versions import Version, Versions, read_versions
 from projections.sinks.redis_keys import waits
 from projections.sinks.sink import Sink, StoreUnavailable
+from schemas.log import Place
 from schemas.streams import streams
 
 TICK_SECONDS = 1.0
@@ -260,10 +262,12 @@ class Reading(Service):
         """Where every partition stands, and the watchdog for those that stand still."""
         await self._watching.run(self._wake)
 
-    def _hurry(self, name: str) -> None:
-        """Somebody waits for this version to come further."""
+    def _hurry(self, told: str) -> None:
+        """Somebody waits for a version to fold what lies at these places; what is not understood is of another release."""
+        name, *places = told.split()
         if held := self._held.get(name):
-            held.reader.hurry()
+            with contextlib.suppress(ValueError):
+                held.reader.hurry([Place.of(place) for place in places])
 
     def _standings(self) -> list[Standing]:
         return [

@@ -95,5 +95,5 @@ def channel(prefix: str) -> str:
 
 
 def waits(prefix: str) -> str:
-    """Where it is told that somebody waits for a version to come further, as `leaderboard_v1`."""
+    """Where it is told that somebody waits for a version to fold records, as `leaderboard_v1 views:3:41206 views:7:12`."""
     return prefix + "waits"

@@ -34,6 +34,7 @@ from projections.sinks.memory import MemorySink
 from projections.sinks.redis_keys import waits
 from projections.views import views
 from schemas.envelope import encode
+from schemas.log import Place
 from schemas.partitions import partition_of
 from schemas.streams import streams
 from tests.servers import Servers, free_port
@@ -251,7 +252,7 @@ async def test_a_reader_whose_fold_never_returns_is_given_up_and_the_next_one_fo
     await asyncio.wait([running], timeout=20)
 
 
-async def test_a_reader_that_rests_reads_on_once_somebody_waits(
+async def test_a_reader_that_rests_reads_what_somebody_waits_for_and_nothing_else(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in ("BUSY_SECONDS", "REST_SECONDS"):
@@ -263,20 +264,35 @@ async def test_a_reader_that_rests_reads_on_once_somebody_waits(
     async def deliver(batch: Batch) -> None:
         agents.append(asyncio.create_task(reader.process(batch)))
 
+    async def key() -> bytes | None:
+        """Of the one record that was folded next."""
+        [record] = (await asyncio.wait_for(folded.get(), 30)).records
+        return record.key
+
+    async def written(name: bytes) -> Place:
+        """Where the view lies. Whoever comes now has read it by the time that it is looked whether the reader has."""
+        at = Partition("views", partition_of(name, partitions["views"]))
+        async with log_of(settings)(at) as log:
+            found = [record async for records in log.read(0, await log.end()) for record in records]
+        return next(Place(*at, record.offset) for record in found if record.key == name)
+
     agents: list[asyncio.Task[None]] = []
     reader = Reader(settings, views, MemorySink(views), partitions, fold=folded.put, deliver=deliver)
     running = asyncio.create_task(reader.run())
     try:
         await produce(settings, [viewed("first", "film")])
-        assert len((await asyncio.wait_for(folded.get(), 30)).records) == 1
-        await produce(settings, [viewed("second", "film")])
-        # Whoever comes now has read it by the time that it is looked whether this one has.
-        at = Partition("views", partition_of(b"second", partitions["views"]))
-        async with log_of(settings)(at) as log:
-            assert [b"second" in [record.key for record in records] async for records in log.read(0, await log.end())]
+        assert await key() == b"first"
+        await produce(settings, [viewed("second", "film"), viewed("third", "film"), viewed("fourth", "film")])
+        second, third, fourth = [await written(name) for name in (b"second", b"third", b"fourth")]
+        assert len({place.partition for place in (second, third, fourth)}) == 3
         assert folded.empty()
-        reader.hurry()
-        assert len((await asyncio.wait_for(folded.get(), 30)).records) == 1
+        reader.hurry([second])
+        assert await key() == b"second"
+        # What nobody has written yet, and what is read already, are not waited for.
+        reader.hurry([Place("views", third.partition, 1_000), second])
+        assert await key() == b"third"
+        reader.hurry([second, fourth])
+        assert await key() == b"fourth"
     finally:
         running.cancel()
         await asyncio.wait([running, *agents], timeout=20)
@@ -292,10 +308,13 @@ async def test_a_busy_worker_hurries_for_who_waits(settings: Settings, servers: 
 
         async def has_hurried() -> bool:
             # A few, one by one, so that it is busy; and somebody who waits for each.
+            everything = [Place("views", number, 10**6) for number in range(streams().topics["views"].partitions)]
+            said = [Versions().active("leaderboard").full_name, *(place.id for place in everything)]
             async with open_redis(settings) as redis:
+                await redis.publish(waits(settings.prefix), f"{said[0]} what another release says")
                 for name in itertools.islice(names, 10):
                     await produce(settings, [viewed(name, "film")])
-                    await redis.publish(waits(settings.prefix), Versions().active("leaderboard").full_name)
+                    await redis.publish(waits(settings.prefix), " ".join(said))
             text = (await get(port, "/metrics"))[1]
             counted = re.search(r'entertainmenttime_hurried_fetches_total{projection="leaderboard"} (\S+)', text)
             return counted is not None and float(counted[1]) > 0

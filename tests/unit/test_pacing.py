@@ -12,8 +12,8 @@ def after(*moments: float, records: int = 1) -> Pacing:
     return pacing
 
 
-def rest(pacing: Pacing, now: float, *, is_waited_for: bool = False) -> float:
-    return round(max(0.0, pacing.rest_until(is_waited_for=is_waited_for) - now), 6)
+def rest(pacing: Pacing, now: float) -> float:
+    return round(max(0.0, pacing.rest_until - now), 6)
 
 
 def test_what_comes_now_and_then_is_fetched_at_once() -> None:
@@ -27,8 +27,12 @@ def test_where_records_come_one_after_the_other_they_gather_for_a_moment() -> No
     assert rest(after(100.0, 100.05), 102.0) == 0
 
 
-def test_who_is_waited_for_hardly_rests() -> None:
-    assert rest(after(100.0, 100.05), 100.05, is_waited_for=True) == SHORT_REST_SECONDS
+def test_what_somebody_waits_for_hardly_rests_and_lets_the_rest_be() -> None:
+    pacing = after(100.0, 100.05)
+    assert pacing.hurry_from == 100.05 + SHORT_REST_SECONDS
+    pacing.hurried(100.08)
+    assert pacing.hurry_from == 100.08 + SHORT_REST_SECONDS
+    assert pacing.rest_until == 100.05 + REST_SECONDS
 
 
 def test_where_there_is_more_nobody_rests() -> None:
