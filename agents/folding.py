@@ -9,7 +9,7 @@ import structlog
 from agents.aside import LONG, aside, is_nothing_aside, thinking
 from agents.deciding import waiting
 from agents.decision_folding import DecisionFolding, Marks, judges
-from agents.decisions import DecisionsSource
+from agents.decisions import HOME, DecisionsSource
 from agents.handover import Batch, Partition
 from agents.limits import halting
 from agents.metrics import EVENTS_FOLDED, RECORDS_PARKED, SINK_APPLY_SECONDS, count_refused, timed
@@ -18,7 +18,7 @@ from agents.reading import Read, read_records
 from projections.changes import Change
 from projections.counting import SeenIds
 from projections.projection import Projection, Refused, refusing
-from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink
+from projections.sinks.sink import ChangeRefused, CheckpointMoved, Sink, Step
 from schemas.columns import Events
 from schemas.decoded import Decoded
 from schemas.envelope import id_of
@@ -29,8 +29,8 @@ from schemas.streams import DECISIONS, streams
 
 logger = structlog.get_logger(__name__)
 
-PassedOver = Callable[[Partition, int, int], Awaitable[Collection[int]]]
-"""The offsets in a stretch of a partition whose records were not folded at their places, and took no id there."""
+PassedOver = Callable[[Partition, int], Awaitable[Collection[int]]]
+"""The offsets of a partition, up to one, whose records were not folded at their places, and took no id there."""
 
 
 class SeenIdsSource(Protocol):
@@ -159,18 +159,26 @@ class Folding:
         if self._settled.get(partition) == batch.epoch:
             return
         at = Place(*partition, batch.from_offset)
-        # Before the checkpoint: what was parked then lay before it. What lies behind it now is of an earlier life of the store.
-        beyond = await self._parking.beyond(at)
-        newest = await self._sink.newest_step(*partition)
-        if newest.next_offset != batch.from_offset:
-            raise CheckpointMoved(self._projection.full_name, at)
-        await self._parking.take_back(beyond)
-        await self._parking.settle(at, newest)
+        if self._is_ordered(partition):
+            # What was decided in an earlier life of the store is open again, and holds back what lies behind it.
+            await self._taken_back(Place(*HOME, (await self._sink.newest_step(*HOME)).next_offset))
+        await self._parking.settle(at, await self._taken_back(at))
         await self._decisions.refresh()
         # Whoever had it before may have parked what a window of ours has judged.
         self._seen.look_again(self._projection.full_name, partition)
         self._holds_back[partition] = self._is_ordered(partition) and await self._parking.holds_back(partition)
         self._settled[partition] = batch.epoch
+
+    async def _taken_back(self, at: Place) -> Step:
+        """The step that brought the checkpoint to `at`. What was parked or decided behind it was so in an earlier life of the store, and
+        holds no more. Raises CheckpointMoved."""
+        # Before the checkpoint: what was parked then lay before it.
+        beyond = await self._parking.beyond(at)
+        newest = await self._sink.newest_step(at.topic, at.partition)
+        if newest.next_offset != at.offset:
+            raise CheckpointMoved(self._projection.full_name, at)
+        await self._parking.take_back(beyond)
+        return newest
 
     def _is_ordered(self, partition: Partition) -> bool:
         return partition.topic != DECISIONS and streams().topics[partition.topic].ordered
@@ -194,9 +202,9 @@ class Folding:
         poison = [one for one in read.poison if one.place.offset not in decided]
         return Read(Events.of(read.decoded).besides(decided), poison + awaiting)
 
-    async def _passed_over(self, partition: Partition, from_offset: int, to_offset: int) -> Collection[int]:
-        parked = await self._parking.offsets(partition, from_offset, to_offset)
-        return {*parked, *self._decisions.decided(self._projection.name, partition, from_offset, to_offset)}
+    async def _passed_over(self, partition: Partition, to_offset: int) -> Collection[int]:
+        parked = await self._parking.offsets(partition, to_offset)
+        return {*parked, *self._decisions.decided(self._projection.name, partition, 0, to_offset)}
 
     async def _judged(self, batch: Batch, decoded: Sequence[Decoded]) -> Judged:
         """Of views only those that count reach a projection that counts."""

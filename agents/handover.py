@@ -140,6 +140,7 @@ class Handover:
         self._epoch = 0
         self._held: dict[Partition, _State] = {}
         self._in_flight: dict[Partition, Batch] = {}
+        self._applied: dict[Partition, int] = {}  # how far the store was
 
     @property
     def held(self) -> list[Partition]:
@@ -200,10 +201,14 @@ class Handover:
             yield Refuse(partition, why)
             yield LookAgain(partition, epoch)
             return
+        went_back = checkpoint.next_offset < self._applied.get(partition, 0)
         state.phase, state.position, state.attempt = Phase.RECORDS, checkpoint.next_offset, 0
         state.is_paused = False
+        self._applied[partition] = state.position
         yield Seek(partition, state.position)
         yield Resume(partition)
+        if went_back:
+            yield from self._begin_all(besides=partition)
 
     def checkpoint_failed(self, partition: Partition, epoch: int) -> Iterator[Command]:
         """The sink or the broker could not be asked: again, a little later."""
@@ -232,6 +237,19 @@ class Handover:
             state.is_paused = True
             yield Pause(partition)
 
+    def at_rest(self) -> dict[Partition, tuple[int, int]]:
+        """The partitions of which nothing is left to fold just now: each with its epoch, and the offset where its checkpoint is."""
+        return {
+            partition: (state.epoch, state.position)
+            for partition, state in self._held.items()
+            if state.phase is Phase.RECORDS and not state.queue and partition not in self._in_flight
+        }
+
+    def went_back(self, partition: Partition, epoch: int) -> Iterator[Command]:
+        """The checkpoint lies before where it was when the partition was `at_rest`: the store was emptied, or restored from a snapshot."""
+        if self._current(partition, epoch) is not None:
+            yield from self._begin_all()
+
     def out_of_range(self, partition: Partition) -> Iterator[Command]:
         """The broker has nothing at our position: the checkpoint is read again and checked against the log as it is now."""
         if partition in self._held:
@@ -239,6 +257,7 @@ class Handover:
 
     def applied(self, batch: Batch) -> Iterator[Command]:
         """The batch is in the sink, and the checkpoint behind it."""
+        self._applied[batch.partition] = max(batch.next_offset, self._applied.get(batch.partition, 0))
         yield from self._came_back(batch)
 
     def moved(self, batch: Batch) -> Iterator[Command]:
@@ -289,6 +308,13 @@ class Handover:
         # While a call of an earlier epoch is in flight, its outcome decides what the checkpoint will say.
         if partition not in self._in_flight:
             yield ReadCheckpoint(partition, self._epoch, attempt)
+
+    def _begin_all(self, besides: Partition | None = None) -> Iterator[Command]:
+        """A store that went back has lost something of other partitions too, although their checkpoints may be where they were."""
+        self._applied = {p: offset for p, offset in self._applied.items() if p == besides}
+        for partition in list(self._held):
+            if partition != besides:
+                yield from self._begin(partition)
 
     def _begin_again(self, batch: Batch, attempt: int) -> Iterator[Command]:
         state = self._current(batch.partition, batch.epoch)

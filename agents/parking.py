@@ -62,7 +62,7 @@ limit 1
 OF_PARTITION = "projection = $1 and version = $2 and topic = $3 and partition = $4"
 UNDECIDED = f"select log_offset, key, reason from parked where {OF_PARTITION} and outcome is null order by log_offset"
 AT_OFFSETS = f"select {OF_RECORD} from parked where {OF_PARTITION} and log_offset = any($5::bigint[])"
-OFFSETS = f"select log_offset from parked where {OF_PARTITION} and log_offset >= $5 and log_offset < $6"
+OFFSETS = f"select log_offset from parked where {OF_PARTITION} and log_offset < $5"
 # A row that was written over meanwhile has another xmin.
 LATER = """
 select topic, partition, log_offset, xmin::text as written_by, (topic, partition) = ($3, $4) and log_offset >= $5 as is_gone from parked
@@ -225,10 +225,10 @@ class Parking:
                     await connection.execute(CARRY_OUT, *self._version, newest.name)
                 await connection.execute(NEVER_TAKEN, *self._version, *at)
 
-    async def offsets(self, partition: Partition, from_offset: int, to_offset: int) -> list[int]:
-        """The offsets in [from_offset, to_offset) that are or were parked."""
+    async def offsets(self, partition: Partition, to_offset: int) -> list[int]:
+        """The offsets before `to_offset` that are or were parked."""
         with reaching_postgres():
-            rows = await self._pool.fetch(OFFSETS, *self._version, *partition, from_offset, to_offset)
+            rows = await self._pool.fetch(OFFSETS, *self._version, *partition, to_offset)
         return [row[0] for row in rows]
 
     async def holds_back(self, partition: Partition) -> bool:

@@ -412,7 +412,8 @@ class Reader:
             try:
                 await self._look_for_transactions()
                 await self._look_for_strangers()
-            except (KafkaError, OSError) as error:
+                await self._look_at_the_store()
+            except (KafkaError, StoreUnavailable, OSError) as error:
                 logger.debug("cannot look around", projection=self.projection.full_name, why=str(error))
 
     async def _look_for_transactions(self) -> None:
@@ -431,6 +432,21 @@ class Reader:
             if why not in self.strangers:
                 logger.error("somebody reads in our name", projection=self.projection.name, why=why)
         self.strangers = found
+
+    async def _look_at_the_store(self) -> None:
+        """Whether it was emptied or restored: where records come, who writes finds the checkpoint moved, but nobody does at rest."""
+        for partition, (epoch, next_offset) in self._handover.at_rest().items():
+            found = (await self._sink.newest_step(*partition)).next_offset
+            if found < next_offset:
+                logger.warning(
+                    "the store went back, and is folded on from where it is",
+                    projection=self.projection.full_name,
+                    partition=str(partition),
+                    was=next_offset,
+                    found=found,
+                )
+                self._carry_out(self._handover.went_back(partition, epoch))
+                return
 
     async def _look_again(self, partition: Partition, epoch: int) -> None:
         await asyncio.sleep(random.uniform(LOOK_AGAIN_SECONDS / 2, LOOK_AGAIN_SECONDS))

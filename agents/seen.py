@@ -30,7 +30,7 @@ Reading = tuple[str, Partition]
 """A projection that reads a partition."""
 
 
-async def nothing_passed_over(partition: Partition, from_offset: int, to_offset: int) -> Collection[int]:
+async def nothing_passed_over(partition: Partition, to_offset: int) -> Collection[int]:
     """For who folds every record that can be folded."""
     return ()
 
@@ -132,7 +132,7 @@ class SeenIdsOfWorker:
         # Said before: somebody may ask for another look meanwhile.
         self._looked.add(reading)
         try:
-            passed = frozenset(await passed_over(partition, 0, END_OF_LOG))
+            passed = frozenset(await passed_over(partition, END_OF_LOG))
             before, looked_from = self._passed.get(reading, (None, 0))
             if passed == before and from_offset >= looked_from:
                 return
@@ -197,7 +197,7 @@ class SeenIdsOfWorker:
     async def _judge(
         self, seen: SeenIds, log: LogReader, from_offset: int, to_offset: int, passed_over: PassedOver
     ) -> None:
-        passed = await passed_over(log.partition, 0, to_offset) if from_offset < to_offset else ()
+        passed = await passed_over(log.partition, to_offset) if from_offset < to_offset else ()
         async for records in log.read(from_offset, to_offset):
             await aside(self._judge_records, seen, log.partition, records, passed)
         seen.judged_to = max(seen.judged_to, to_offset)

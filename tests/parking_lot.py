@@ -74,9 +74,9 @@ class Lot:
             if step.moves[:2] == at[:2] and step.moves.offset < at.offset:
                 del self.steps[name]
 
-    async def offsets(self, partition: Partition, from_offset: int, to_offset: int) -> list[int]:
+    async def offsets(self, partition: Partition, to_offset: int) -> list[int]:
         await self._answer()
-        return [p.offset for p in self.rows if p[:2] == partition and from_offset <= p.offset < to_offset]
+        return [p.offset for p in self.rows if p[:2] == partition and p.offset < to_offset]
 
     async def holds_back(self, partition: Partition) -> bool:
         await self._answer()

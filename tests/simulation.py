@@ -80,14 +80,25 @@ class SimulatedSink:
         self.state: dict[Partition, list[Entry]] = {partition: [] for partition in PARTITIONS}
         self.checkpoints: dict[Partition, Checkpoint] = {}
         self.is_down = False
+        self.save()
+
+    def save(self) -> None:
+        """What a snapshot holds from now on."""
+        self._saved = {partition: list(entries) for partition, entries in self.state.items()}, dict(self.checkpoints)
+
+    def restore(self) -> None:
+        """Nothing since then was ever written."""
+        state, self.checkpoints = self._saved
+        self.state = {partition: list(entries) for partition, entries in state.items()}
+        self.save()
 
     def checkpoint(self, partition: Partition, log: LogIdentity) -> Checkpoint:
         return self.checkpoints.setdefault(partition, Checkpoint(Place(*partition, 0), log))
 
     def apply(self, batch: Batch) -> bool:
         """False, with nothing written, when the checkpoint is not where the batch begins."""
-        current = self.checkpoints[batch.partition]
-        if current.next_offset != batch.from_offset:
+        current = self.checkpoints.get(batch.partition)
+        if current is None or current.next_offset != batch.from_offset:
             return False
         self.state[batch.partition] += batch.records
         self.checkpoints[batch.partition] = current._replace(place=Place(*batch.partition, batch.next_offset))
@@ -105,6 +116,8 @@ class Worker:
         self.refusals: dict[Partition, str] = {}
         self.rebalances: deque[Task] = deque()
         self.tasks: list[Task] = [self._poll()]
+        if world.is_restored:
+            self.tasks.append(self._look_at_the_store())
         self.is_frozen = False
         self._world = world
         self._chance = world.random
@@ -160,6 +173,19 @@ class Worker:
                 if state and len(state.queue) > QUEUED_BATCHES:
                     raise Wrong(f"{self.name} has queued {len(state.queue)} batches of {partition}")
             yield
+
+    def _look_at_the_store(self) -> Task:
+        while True:
+            yield
+            for partition, (epoch, next_offset) in self.handover.at_rest().items():
+                yield from self._slowly()
+                if self._world.sink.is_down:
+                    break
+                found = self._world.sink.checkpoints.get(partition)
+                yield from self._slowly()
+                if found is None or found.next_offset < next_offset:
+                    self._carry_out(self.handover.went_back(partition, epoch))
+                    break
 
     def _read_checkpoint(self, partition: Partition, epoch: int) -> Task:
         yield
@@ -228,6 +254,8 @@ class World:
         self.sink = SimulatedSink()
         self._numbers = count()
         self.workers: list[Worker] = []
+        # Whoever looks at its store again mends its own mistakes, too: in every other world nobody does, and no store is restored.
+        self.is_restored = seed % 2 == 1
         self.lost: dict[Partition, LogIdentity] = {}  # what was truncated or created anew, and which log it was
         for _ in range(self.random.randint(1, 3)):
             self._join()
@@ -244,6 +272,8 @@ class World:
             (6, self._thaw),
             (3, self._store_goes_down),
             (9, self._store_comes_back),
+            (2, self._store_is_saved),
+            (1, self._store_is_restored),
         ]
         weights, what = zip(*happenings, strict=True)
         for happening in self.random.choices(what, weights, k=steps):
@@ -259,10 +289,12 @@ class World:
             worker.is_frozen = False
         self._rebalance()
         self._step_until(lambda: not any(worker.rebalances for worker in self.workers))
-        calm = (self._step, self._append, self._store_goes_down, self._store_comes_back)
-        for happening in self.random.choices(calm, (100, 10, 2, 2), k=CALM_STEPS):
+        calm = (self._step, self._append, self._store_goes_down, self._store_comes_back, self._store_is_restored)
+        for happening in self.random.choices(calm, (100, 10, 2, 2, 1), k=CALM_STEPS):
             happening()
         self._store_comes_back()
+        self._step_until(self._is_at_rest)
+        self._store_is_restored()
         self._step_until(self._is_at_rest)
 
     def _step_until(self, is_so: Callable[[], bool]) -> None:
@@ -347,6 +379,14 @@ class World:
 
     def _store_comes_back(self) -> None:
         self.sink.is_down = False
+
+    def _store_is_saved(self) -> None:
+        self.sink.save()
+
+    def _store_is_restored(self) -> None:
+        # One that knows another log, or a longer one, is an operator's matter.
+        if self.is_restored and not self.lost:
+            self.sink.restore()
 
     def _lose_log(self) -> None:
         """A log that was folded from is cut short, or created anew."""

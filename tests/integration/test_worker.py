@@ -298,6 +298,18 @@ async def test_a_reader_that_rests_reads_what_somebody_waits_for_and_nothing_els
         await asyncio.wait([running, *agents], timeout=20)
 
 
+async def test_a_store_that_was_emptied_is_folded_again_though_nothing_more_is_written(
+    settings: Settings, servers: Servers, tmp_path: Path
+) -> None:
+    await provision_log(settings)
+    with working(settings, servers, tmp_path):
+        await produce(settings, [viewed(f"view-{number}", "film") for number in range(20)])
+        all_there = await settled(settings, Counter(film=20))
+        async with open_redis(settings) as redis:
+            await redis.delete(*[key async for key in redis.scan_iter(f"{settings.prefix}*")])
+        assert all_there == await settled(settings, Counter(film=20)) == Totals(*[Counter(film=20)] * 3)
+
+
 async def test_a_busy_worker_hurries_for_who_waits(settings: Settings, servers: Servers, tmp_path: Path) -> None:
     await provision_log(settings)
     port = free_port()

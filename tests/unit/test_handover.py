@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from agents.handover import Batch, Command, Handover, Log, Partition, Pause, Seek
-from projections.sinks.sink import Checkpoint
+from agents.handover import Batch, Command, Handover, Log, Partition, Pause, ReadCheckpoint, Seek
+from projections.sinks.sink import Checkpoint, LogIdentity
+from schemas.log import Place
 from tests.simulation import World, Wrong, run, run_each, run_side_by_side
 
 SEEDS = int(os.environ.get("ET_SEEDS", "10000"))
 ONE_SEED = os.environ.get("ET_SEED")
 SEEDS_FOR_A_FAULT = 500  # within which each fault below must show
+HOME, OTHER = Partition("views", 0), Partition("views", 1)
+IDENTITY = LogIdentity("cluster", "topic", 2)
 
 
 @pytest.mark.timeout(600)
@@ -89,6 +92,11 @@ class ResetsATruncatedPartition(Handover):
         return super().checkpoint_read(partition, epoch, Checkpoint(place, log.identity), log)
 
 
+class NeverLooksAtAStoreAtRest(Handover):
+    def at_rest(self) -> dict[Partition, tuple[int, int]]:
+        return {}
+
+
 class AppliesWhatIsHandedOutAgain(Handover):
     def fetched(self, partition: Partition, epoch: int, records: Sequence[Any], position: int) -> Iterator[Command]:
         here = self._held[partition].position if partition in self._held else 0
@@ -108,8 +116,30 @@ class AppliesWhatIsHandedOutAgain(Handover):
         HandsOutASecondBatch,
         AppliesWhatIsHandedOutAgain,
         ResetsATruncatedPartition,
+        NeverLooksAtAStoreAtRest,
     ],
 )
 def test_the_simulator_finds_a_hand_over_that(fault: type[Handover]) -> None:
     with pytest.raises(Wrong):
         run_each(range(SEEDS_FOR_A_FAULT), fault)
+
+
+@pytest.mark.parametrize(("found", "begun_anew"), [(5, []), (9, []), (3, [OTHER])])
+def test_a_store_that_went_back_has_lost_something_of_every_partition(found: int, begun_anew: list[Partition]) -> None:
+    """What was decided about one may lie in another whose checkpoint is where it was."""
+    handover = Handover("counts")
+
+    def read(commands: Iterator[Command], offset: int) -> list[Partition]:
+        """Answers each question about a checkpoint; which questions follow from that."""
+        asked = [command for command in commands if isinstance(command, ReadCheckpoint)]
+        return [
+            following.partition
+            for one in asked
+            for following in handover.checkpoint_read(
+                one.partition, one.epoch, Checkpoint(Place(*one.partition, offset), IDENTITY), Log(IDENTITY, 0, 100)
+            )
+            if isinstance(following, ReadCheckpoint)
+        ]
+
+    assert read(handover.assigned([HOME, OTHER]), 5) == []
+    assert read(handover.out_of_range(HOME), found) == begun_anew

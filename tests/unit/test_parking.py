@@ -377,6 +377,23 @@ async def test_a_retry_in_vain_leaves_its_id_to_the_view_that_is_sent_again_as_i
     assert shown(world) == {"heat": 1, "ran": 1}
 
 
+async def test_what_is_open_again_after_a_store_was_restored_holds_later_events_of_its_film_back() -> None:
+    world = World(catalogue, "videos", random.Random(0))
+    first = world.append(announced("heat", "Heat"))
+    bad = world.worker(is_bad=True)
+    while not await bad.is_at_end(world.home):
+        await bad.step(world.home)
+    assert world.undecided == [first]
+    world.sink.save()
+    decide(world, first, discard=False)
+    await world.fold_all(list(world.log))
+    world.append(announced("heat", "Heat, the director's cut"))
+    world.sink.restore()
+    # The decision is read after the film's next event.
+    await world.fold_all([world.home, DECISIONS_HOME])
+    assert [row["title"] for row in world.sink.rows("videos")] == ["Heat, the director's cut"]
+
+
 async def test_a_sink_that_needs_to_know_is_told_where_each_retry_lies_and_has_each_in_a_step_of_its_own() -> None:
     class Told(FrailSink):
         needs_offsets = True

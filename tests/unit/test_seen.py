@@ -92,8 +92,8 @@ async def test_who_passed_over_a_view_stands_apart_until_no_window_remembers_it(
         seen.hold(name, HOME)
     passed: list[int] = []
 
-    async def passed_over(partition: Partition, from_offset: int, to_offset: int) -> list[int]:
-        return [offset for offset in passed if from_offset <= offset < to_offset]
+    async def passed_over(partition: Partition, to_offset: int) -> list[int]:
+        return [offset for offset in passed if offset < to_offset]
 
     shared = await seen.window("views", HOME, 0)
     assert await seen.window("statistics", HOME, 0, passed_over) is shared
@@ -117,8 +117,8 @@ async def test_what_was_passed_over_and_is_no_view_sets_nobody_apart() -> None:
     log.records = [log.records[0], log.records[1]._replace(value=b"no json"), log.records[2]]
     seen = worker_over(log)
 
-    async def passed_over(partition: Partition, from_offset: int, to_offset: int) -> list[int]:
-        return [offset for offset in (1,) if from_offset <= offset < to_offset]
+    async def passed_over(partition: Partition, to_offset: int) -> list[int]:
+        return [offset for offset in (1,) if offset < to_offset]
 
     shared = await seen.window("views", HOME, 2)
     assert await seen.window("statistics", HOME, 2, passed_over) is shared
