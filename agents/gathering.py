@@ -22,6 +22,7 @@ from schemas.log import Place
 from schemas.streams import DECISIONS
 
 MOST_ROWS = 15_000  # of a partition
+MOST_PARTS = 32  # before they are added up
 MOST_RECORDS = 300_000  # of all partitions: what is folded again after a kill
 
 
@@ -148,37 +149,32 @@ class Gathering:
 
 
 class _Gathered(NamedTuple):
-    """The changes of one partition from a place in its log on: tallies as what they add up to, the others as they came."""
+    """The changes of one partition from a place in its log on, as they came or, now and then, as what they add up to."""
 
     expected: Place
     next_offset: int
-    others: tuple[Sequence[Change], ...] = ()
-    tallies: Sequence[Change] = ()
-    other_rows: int = 0
+    parts: tuple[Sequence[Change], ...] = ()
+    rows: int = 0
 
     @property
     def reach(self) -> int:
         return self.next_offset - self.expected.offset
 
     @property
-    def rows(self) -> int:
-        return self.other_rows + sum(map(_rows_of, self.tallies))
-
-    @property
     def changes(self) -> Sequence[Change]:
-        return joined([*self.others, self.tallies])
+        return joined(self.parts)
 
     def and_then(self, changes: Sequence[Change], next_offset: int) -> "_Gathered":
-        """With what comes next; what is there already, but for tallies, is not looked at again."""
-        tallies = [change for change in changes if isinstance(change, Tally)]
-        others = [change for change in changes if not isinstance(change, Tally)] if tallies else changes
-        return _Gathered(
-            self.expected,
-            next_offset,
-            (*self.others, others),
-            joined([self.tallies, tallies]) if tallies else self.tallies,
-            self.other_rows + sum(map(_rows_of, others)),
-        )
+        """With what comes next. Not all that is there already is looked at again."""
+        parts, rows = (*self.parts, changes), self.rows + _rows_in(changes)
+        if len(parts) == MOST_PARTS:
+            parts = (joined(parts),)
+            rows = _rows_in(parts[0])
+        return _Gathered(self.expected, next_offset, parts, rows)
+
+
+def _rows_in(changes: Sequence[Change]) -> int:
+    return sum(map(_rows_of, changes))
 
 
 def _rows_of(change: Change) -> int:

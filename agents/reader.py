@@ -34,8 +34,9 @@ from agents.handover import (
     Resume,
     Seek,
 )
-from agents.hindrances import BLOCKED_SECONDS, Hindrances
+from agents.hindrances import BLOCKED_SECONDS
 from agents.limits import Halted
+from agents.lookout import Lookout
 from agents.metrics import BATCH_SECONDS, BATCHES, HURRIED_FETCHES, timed
 from agents.pacing import Pacing
 from agents.parking import NotYet
@@ -108,10 +109,9 @@ class Reader:
         self._has_begun = False
         self._folding: set[asyncio.Task[None]] = set()
         self._look_around_seconds = look_around_seconds
-        self._hindrances = Hindrances(
-            settings.kafka_bootstrap, settings.named(projection.full_name), blocked_seconds=blocked_seconds
+        self.lookout = Lookout(
+            settings, projection, sink, self._handover, self.standstills, blocked_seconds=blocked_seconds
         )
-        self.strangers: list[str] = []
         self._pacing = Pacing()
         self._rests = False  # it reads no partition until its rest is over, whatever the hand-over lets go on
         self._waited_for: dict[Partition, Place] = {}
@@ -257,9 +257,9 @@ class Reader:
         logger.info("reading", projection=self.projection.name, topics=topics)
 
     async def _begin_anew(self) -> None:
-        """The group does not take us in: somebody is in it who deals partitions out in another way. `strangers` names who."""
+        """The group does not take us in: somebody is in it who deals partitions out in another way. `lookout` names who."""
         with contextlib.suppress(KafkaError, OSError):
-            await self._look_for_strangers()
+            await self.lookout.look_for_strangers()
         with contextlib.suppress(KafkaError, OSError):
             await self._consumer.stop()
         await asyncio.sleep(back_off_seconds(WAITING_ATTEMPT))
@@ -410,43 +410,9 @@ class Reader:
         while True:
             await asyncio.sleep(random.uniform(0.5, 1.0) * self._look_around_seconds)
             try:
-                await self._look_for_transactions()
-                await self._look_for_strangers()
-                await self._look_at_the_store()
+                self._carry_out(await self.lookout.look(self._consumer))
             except (KafkaError, StoreUnavailable, OSError) as error:
                 logger.debug("cannot look around", projection=self.projection.full_name, why=str(error))
-
-    async def _look_for_transactions(self) -> None:
-        reading = self._handover.reading()
-        positions = {}
-        for partition in reading:
-            progress = self._handover.progress(partition)
-            if progress is not None and progress.next_offset is not None:
-                positions[self._topic_partition(partition)] = progress.next_offset
-        found = await self._hindrances.transactions(self._consumer, positions)
-        self.standstills.blocked({self._partition(at): why for at, why in found.items()})
-
-    async def _look_for_strangers(self) -> None:
-        found = await self._hindrances.strangers()
-        for why in found:
-            if why not in self.strangers:
-                logger.error("somebody reads in our name", projection=self.projection.name, why=why)
-        self.strangers = found
-
-    async def _look_at_the_store(self) -> None:
-        """Whether it was emptied or restored: where records come, who writes finds the checkpoint moved, but nobody does at rest."""
-        for partition, (epoch, next_offset) in self._handover.at_rest().items():
-            found = (await self._sink.newest_step(*partition)).next_offset
-            if found < next_offset:
-                logger.warning(
-                    "the store went back, and is folded on from where it is",
-                    projection=self.projection.full_name,
-                    partition=str(partition),
-                    was=next_offset,
-                    found=found,
-                )
-                self._carry_out(self._handover.went_back(partition, epoch))
-                return
 
     async def _look_again(self, partition: Partition, epoch: int) -> None:
         await asyncio.sleep(random.uniform(LOOK_AGAIN_SECONDS / 2, LOOK_AGAIN_SECONDS))

@@ -131,7 +131,7 @@ async def test_a_stranger_in_the_group_is_named_and_what_it_was_given(settings: 
         return bool(reader.standings())
 
     await until(is_read)
-    assert reader.strangers == []
+    assert reader.lookout.strangers == []
     await stranger.start()
     try:
         await until(lambda: is_named(reader, f"'stranger' at .* was given {settings.named('views')}/"))
@@ -202,4 +202,4 @@ async def is_refused(reader: Reader) -> bool:
 
 async def is_named(reader: Reader, words: str) -> bool:
 
-    return any(re.search(words, why) for why in reader.strangers)
+    return any(re.search(words, why) for why in reader.lookout.strangers)

@@ -33,3 +33,5 @@ def test_together_they_are_the_sum(parts: list[list[tuple[str, int]]]) -> None:
 def test_with_other_numbers_the_texts_stay(found: list[tuple[str, int]]) -> None:
     counted = occurrences(found)
     assert counted.at(counted.numbers // 60) == Counter((text, number // 60) for text, number in found)
+    named = Occurrences.together([counted.at(counted.numbers // 60, str)] * 2)
+    assert named == Counter((text, str(number // 60)) for text, number in found * 2)
