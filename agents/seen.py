@@ -24,6 +24,8 @@ from schemas.log import MILLISECOND, Place
 from schemas.records import Record
 from schemas.streams import Streams
 
+GO_BACK_RECORDS = 5_000  # about as far as a window that stands apart can go back without the log
+
 logger = structlog.get_logger(__name__)
 
 Reading = tuple[str, Partition]
@@ -39,7 +41,8 @@ class SeenIdsOfWorker:
     """One window a partition, held as long as any projection of this worker reads it.
 
     A projection that passed over views, which others may have folded, stands apart: it has a window of its own, as long as a window
-    remembers so far back. Where such a view was retried since, that window knows its id from there on.
+    remembers so far back. Where such a view was retried since, that window knows its id from there on. It has judged the view that its
+    store refuses next before anybody knows: a twin of what it was a little earlier spares it to be filled anew each time.
     """
 
     def __init__(self, once_within: dict[str, timedelta], partitions: dict[str, int], open_log: OpenLog) -> None:
@@ -48,6 +51,7 @@ class SeenIdsOfWorker:
         self._open_log = open_log
         self._shared: dict[Partition, SeenIds] = {}
         self._own: dict[Reading, SeenIds] = {}
+        self._earlier: dict[Reading, SeenIds] = {}  # of those that stand apart
         self._apart: dict[Reading, frozenset[int]] = {}  # with the views that each passed over
         self._looked: set[Reading] = set()
         self._passed: dict[
@@ -67,6 +71,7 @@ class SeenIdsOfWorker:
         self._passed.pop(reading, None)
         self._apart.pop(reading, None)
         self._own.pop(reading, None)
+        self._earlier.pop(reading, None)
         users = self._users.get(partition, set())
         users.discard(projection)
         if not users:
@@ -81,7 +86,8 @@ class SeenIdsOfWorker:
     @property
     def nbytes(self) -> int:
         """About what they take."""
-        return sum(window.nbytes for window in (*self._shared.values(), *self._own.values()))
+        windows = (*self._shared.values(), *self._own.values(), *self._earlier.values())
+        return sum(window.nbytes for window in windows)
 
     def passed(self, projection: str, partition: Partition) -> frozenset[int]:
         """The views that `projection` has passed over, or will, as far as it was last looked."""
@@ -109,8 +115,15 @@ class SeenIdsOfWorker:
         if reading in self._apart:
             own = self._own.get(reading)
             if own is None or own.answers_from > from_offset:
-                own = self._own[reading] = await self._filled(partition, from_offset, passed_over)
-            return await self._extended(own, partition, from_offset, passed_over)
+                earlier = self._earlier.get(reading)
+                if earlier is not None and earlier.answers_from <= from_offset:
+                    own = earlier.twin()
+                else:
+                    own = await self._filled(partition, from_offset, passed_over)
+                self._own[reading] = own
+            await self._extended(own, partition, from_offset, passed_over)
+            self._keep_twin(reading, own)
+            return own
         async with self._filling.setdefault(partition, asyncio.Lock()):
             shared = self._shared.get(partition)
             if shared is not None and shared.answers_from <= from_offset:
@@ -148,8 +161,12 @@ class SeenIdsOfWorker:
             self._looked.discard(reading)
             raise
         self._passed[reading] = passed, from_offset
-        if views != {offset for offset in known if offset >= start}:
+        changed = views ^ {offset for offset in known if offset >= start}
+        if changed:
             self._own.pop(reading, None)
+        earlier = self._earlier.get(reading)
+        if earlier is not None and (not views or min(changed, default=earlier.judged_to) < earlier.judged_to):
+            del self._earlier[reading]
         if views:
             self._apart[reading] = views
         else:
@@ -157,6 +174,12 @@ class SeenIdsOfWorker:
         users = self._users.get(partition)
         if users and all((user, partition) in self._apart for user in users):
             self._shared.pop(partition, None)
+
+    def _keep_twin(self, reading: Reading, own: SeenIds) -> None:
+        """`own` as it is now, in the place of one that is far behind."""
+        earlier = self._earlier.get(reading)
+        if earlier is None or own.judged_to - earlier.judged_to >= GO_BACK_RECORDS:
+            self._earlier[reading] = own.twin()
 
     async def _views_among(self, log: LogReader, offsets: Collection[int]) -> frozenset[int]:
         views: set[int] = set()

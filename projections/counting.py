@@ -10,6 +10,7 @@ taken for another in one of four thousand such windows, and then by every projec
 """
 
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -82,6 +83,13 @@ class SeenIds:
     def nbytes(self) -> int:
         """About what the ids take."""
         return self._now.sightings.nbytes + self._before.sightings.nbytes
+
+    def twin(self) -> "SeenIds":
+        """One that has judged as far, and answers from there on."""
+        twin = copy(self)
+        twin.answers_from = self.judged_to
+        twin._now = self._now.twin()
+        return twin
 
     def judge(self, view: VideoViewed, recorded: Recorded) -> Verdict:
         """The verdict on `view`. Raises LookupError for a record before `answers_from`: the window has passed it."""
@@ -187,6 +195,12 @@ class _Generation:
         self.start_ms = start_ms
         self.sightings = Sightings()
         self.refused: dict[int, Verdict] = {}
+
+    def twin(self) -> "_Generation":
+        """What was seen in the same stretch, and none of the verdicts on it."""
+        twin = _Generation(self.start_offset, self.start_ms)
+        twin.sightings = self.sightings.twin()
+        return twin
 
 
 def units_of(moments: Sequence[datetime], seconds: int) -> NDArray[np.int64]:

@@ -45,6 +45,13 @@ class Sightings:
         """About what they take."""
         return len(self._recent) * RECENT_BYTES + sum(array.nbytes for run in self._runs for array in run)
 
+    def twin(self) -> "Sightings":
+        """One that knows the same, and learns for itself."""
+        self.put_away()
+        twin = Sightings(self._most_recent, self._large)
+        twin._runs = list(self._runs)
+        return twin
+
     def see(
         self, fingerprints: Fingerprints, offsets: Numbers, times_ms: Numbers, before: "Sightings"
     ) -> dict[int, Sighting]:

@@ -49,12 +49,13 @@ AGES = (
 
 
 class PartitionInMemory:
-    """Stands in for `LogReader`; `opened` counts how often the log was asked."""
+    """Stands in for `LogReader`; `opened` counts how often the log was asked, `handed_out` the records."""
 
     def __init__(self, partition: Partition, records: Sequence[Kept]) -> None:
         self.partition = partition
         self.records = records
         self.opened = 0
+        self.handed_out = 0
 
     @asynccontextmanager
     async def open(self, partition: Partition) -> AsyncIterator["PartitionInMemory"]:
@@ -74,6 +75,7 @@ class PartitionInMemory:
     async def read(self, from_offset: int, to_offset: int) -> AsyncIterator[list[Kept]]:
         for record in self.records:
             if from_offset <= record.offset < to_offset:
+                self.handed_out += 1
                 yield [record]
 
 

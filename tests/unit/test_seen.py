@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+import agents.seen
 from agents.folding import judge
 from agents.handover import Partition
 from agents.reading import read_records
@@ -110,6 +112,79 @@ async def test_who_passed_over_a_view_stands_apart_until_no_window_remembers_it(
         judged(window, log.records[offset : offset + 1])
     assert await seen.window("statistics", HOME, 18, passed_over) is await seen.window("views", HOME, 18)
     assert judged(await seen.window("views", HOME, 18), log.records[18:]) == [18]
+
+
+@given(
+    some_views,
+    st.sets(st.integers(0, 29)),
+    st.integers(1, 8),
+    st.lists(st.none() | st.integers(0, 29), max_size=9),
+    st.sampled_from([1, 4, 1_000]),
+)
+@example([("x" if n in (5, 13) else f"{n}", 0) for n in range(14)], {5, 12}, 3, [3, None, None, None], 1_000)
+async def test_whatever_a_store_refuses_on_the_way_takes_no_id(
+    drawn: list[tuple[str, int]], refused: set[int], size: int, restored_to: list[int | None], go_back_records: int
+) -> None:
+    """Each batch is judged before its views are refused; what lies behind one that is refused is read again. A store that was restored
+    refuses nothing that it refused before."""
+    log = log_of(drawn)
+    seen = worker_over(log)
+    passed: list[int] = []
+    counted: list[int] = []
+
+    async def passed_over(partition: Partition, to_offset: int) -> list[int]:
+        return [offset for offset in passed if offset < to_offset]
+
+    at = 0
+    with patch.object(agents.seen, "GO_BACK_RECORDS", go_back_records):
+        while at < len(drawn):
+            to = restored_to.pop() if restored_to else None
+            if to is not None and to < at:
+                at, refused = to, {offset for offset in refused if offset < to or offset >= at}
+                passed, counted = [o for o in passed if o < to], [o for o in counted if o < to]
+                seen.look_again("views", HOME)
+            window = await seen.window("views", HOME, at, passed_over)
+            for offset in judged(window, log.records[at : at + size]):
+                if offset in refused:
+                    passed.append(offset)
+                    seen.look_again("views", HOME)
+                    at = offset + 1
+                    break
+                counted.append(offset)
+            else:
+                at += size
+                window.judged_to = max(window.judged_to, at)
+    assert counted == [offset for offset in what_counts(drawn, set(passed)) if offset not in passed]
+
+
+def what_counts(drawn: Sequence[tuple[str, int]], refused: set[int]) -> list[int]:
+    """The views that are no duplicates, of those that have taken their ids."""
+    taken: dict[str, int] = {}
+    counted, minutes = [], 0
+    for offset, (view_id, later_minutes) in enumerate(drawn):
+        minutes += later_minutes
+        counts = view_id not in taken or timedelta(minutes=minutes - taken[view_id]) > WITHIN
+        if counts:
+            counted.append(offset)
+        if not counts or offset not in refused:
+            taken[view_id] = minutes
+    return counted
+
+
+async def test_who_refuses_one_view_after_another_has_its_window_filled_once() -> None:
+    log = log_of([(f"{number}", 0) for number in range(1_000)])
+    seen = worker_over(log)
+    passed: list[int] = []
+
+    async def passed_over(partition: Partition, to_offset: int) -> list[int]:
+        return [offset for offset in passed if offset < to_offset]
+
+    for at in range(900, 1_000, 5):
+        judged(await seen.window("views", HOME, at, passed_over), log.records[at : at + 8])
+        passed.append(at + 4)
+        seen.look_again("views", HOME)
+    # Once for who shares, once for who stands apart; then each time from where that was.
+    assert log.handed_out < 2 * 1_000 + 20 * 110
 
 
 async def test_what_was_passed_over_and_is_no_view_sets_nobody_apart() -> None:
