@@ -30,7 +30,7 @@ from schemas.streams import DECISIONS, streams
 logger = structlog.get_logger(__name__)
 
 PassedOver = Callable[[Partition, int], Awaitable[Collection[int]]]
-"""The offsets of a partition, up to one, whose records were not folded at their places, and took no id there."""
+"""The offsets of a partition, before a given one, whose records were not folded at their places, and took no id there."""
 
 
 class SeenIdsSource(Protocol):

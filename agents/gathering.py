@@ -33,11 +33,19 @@ class Gathering:
     go on. What others look for is written as it comes: steps with a name, and decisions.
     """
 
-    def __init__(self, sink: Sink, *, most_rows: int = MOST_ROWS, most_records: int = MOST_RECORDS) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        most_rows: int = MOST_ROWS,
+        most_records: int = MOST_RECORDS,
+        most_parts: int = MOST_PARTS,
+    ) -> None:
         self.needs_offsets = sink.needs_offsets
         self._sink = sink
         self._most_rows = most_rows
         self._most_records = most_records
+        self._most_parts = most_parts
         self._gathered: dict[Partition, _Gathered] = {}
         self._refused_to: dict[Partition, int] = {}
         self._untold: dict[Partition, CheckpointMoved] = {}  # for who goes on with each
@@ -106,7 +114,7 @@ class Gathering:
 
     def _with(self, gathered: "_Gathered | None", batch: Batch) -> "_Gathered":
         before = gathered or _Gathered(batch.expected, batch.expected.offset)
-        return before.and_then(self._sink.condensed(batch.changes), batch.next_offset)
+        return before.and_then(self._sink.condensed(batch.changes), batch.next_offset, self._most_parts)
 
     def _is_much(self) -> bool:
         return sum(gathered.reach for gathered in self._gathered.values()) >= self._most_records
@@ -164,10 +172,10 @@ class _Gathered(NamedTuple):
     def changes(self) -> Sequence[Change]:
         return joined(self.parts)
 
-    def and_then(self, changes: Sequence[Change], next_offset: int) -> "_Gathered":
-        """With what comes next. Not all that is there already is looked at again."""
+    def and_then(self, changes: Sequence[Change], next_offset: int, most_parts: int) -> "_Gathered":
+        """With what comes next. What is there already is looked at again only where the parts are so many."""
         parts, rows = (*self.parts, changes), self.rows + _rows_in(changes)
-        if len(parts) == MOST_PARTS:
+        if len(parts) >= most_parts:
             parts = (joined(parts),)
             rows = _rows_in(parts[0])
         return _Gathered(self.expected, next_offset, parts, rows)

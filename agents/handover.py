@@ -140,7 +140,7 @@ class Handover:
         self._epoch = 0
         self._held: dict[Partition, _State] = {}
         self._in_flight: dict[Partition, Batch] = {}
-        self._applied: dict[Partition, int] = {}  # how far the store was
+        self._reached: dict[Partition, int] = {}  # how far the store was
 
     @property
     def held(self) -> list[Partition]:
@@ -201,10 +201,10 @@ class Handover:
             yield Refuse(partition, why)
             yield LookAgain(partition, epoch)
             return
-        went_back = checkpoint.next_offset < self._applied.get(partition, 0)
+        went_back = checkpoint.next_offset < self._reached.get(partition, 0)
         state.phase, state.position, state.attempt = Phase.RECORDS, checkpoint.next_offset, 0
         state.is_paused = False
-        self._applied[partition] = state.position
+        self._reached[partition] = state.position
         yield Seek(partition, state.position)
         yield Resume(partition)
         if went_back:
@@ -245,10 +245,9 @@ class Handover:
             if state.phase is Phase.RECORDS and not state.queue and partition not in self._in_flight
         }
 
-    def went_back(self, partition: Partition, epoch: int) -> Iterator[Command]:
-        """The checkpoint lies before where it was when the partition was `at_rest`: the store was emptied, or restored from a snapshot."""
-        if self._current(partition, epoch) is not None:
-            yield from self._begin_all()
+    def went_back(self) -> Iterator[Command]:
+        """A checkpoint lies before where it was: the store was emptied, or restored from a snapshot."""
+        yield from self._begin_all()
 
     def out_of_range(self, partition: Partition) -> Iterator[Command]:
         """The broker has nothing at our position: the checkpoint is read again and checked against the log as it is now."""
@@ -257,7 +256,7 @@ class Handover:
 
     def applied(self, batch: Batch) -> Iterator[Command]:
         """The batch is in the sink, and the checkpoint behind it."""
-        self._applied[batch.partition] = max(batch.next_offset, self._applied.get(batch.partition, 0))
+        self._reached[batch.partition] = max(batch.next_offset, self._reached.get(batch.partition, 0))
         yield from self._came_back(batch)
 
     def moved(self, batch: Batch) -> Iterator[Command]:
@@ -311,7 +310,7 @@ class Handover:
 
     def _begin_all(self, besides: Partition | None = None) -> Iterator[Command]:
         """A store that went back has lost something of other partitions too, although their checkpoints may be where they were."""
-        self._applied = {p: offset for p, offset in self._applied.items() if p == besides}
+        self._reached = {p: offset for p, offset in self._reached.items() if p == besides}
         for partition in list(self._held):
             if partition != besides:
                 yield from self._begin(partition)

@@ -5,6 +5,7 @@ from typing import Any
 import structlog
 from aiokafka import TopicPartition
 
+from agents.decisions import HOME
 from agents.handover import Command, Handover, Partition
 from agents.hindrances import Hindrances
 from agents.standstills import Standstills
@@ -29,6 +30,7 @@ class Lookout:
         blocked_seconds: float,
     ) -> None:
         self.strangers: list[str] = []
+        self._decided_to = 0
         self._settings = settings
         self._projection = projection
         self._sink = sink
@@ -40,9 +42,11 @@ class Lookout:
 
     async def look(self, consumer: Any) -> list[Command]:
         """What is to be done. Raises KafkaError, OSError, StoreUnavailable."""
+        if commands := await self._look_at_the_store():
+            return commands
         await self._look_for_transactions(consumer)
         await self.look_for_strangers()
-        return await self._look_at_the_store()
+        return []
 
     async def look_for_strangers(self) -> None:
         """Raises KafkaError, OSError."""
@@ -63,15 +67,21 @@ class Lookout:
         self._standstills.blocked({reading[at]: why for at, why in found.items()})
 
     async def _look_at_the_store(self) -> list[Command]:
-        """Whether it was emptied or restored: where records come, who writes finds the checkpoint moved, but nobody does at rest."""
-        for partition, (epoch, next_offset) in self._handover.at_rest().items():
-            found = (await self._sink.newest_step(*partition)).next_offset
-            if found < next_offset:
-                self._tell_that_it_went_back(partition, next_offset, found)
-                return list(self._handover.went_back(partition, epoch))
+        """Whether it was emptied or restored: where records come, who writes finds the checkpoint moved, but nobody does at rest. And what
+        was decided, perhaps by another worker, may hold back what is read here."""
+        before, self._decided_to = self._decided_to, await self._next_offset(HOME)
+        if self._decided_to < before:
+            return self._begun_anew(HOME, before, self._decided_to)
+        for partition, at_rest in self._handover.at_rest().items():
+            found = await self._next_offset(partition)
+            if found < at_rest[1] and self._handover.at_rest().get(partition) == at_rest:
+                return self._begun_anew(partition, at_rest[1], found)
         return []
 
-    def _tell_that_it_went_back(self, partition: Partition, was: int, found: int) -> None:
+    async def _next_offset(self, partition: Partition) -> int:
+        return (await self._sink.newest_step(*partition)).next_offset
+
+    def _begun_anew(self, partition: Partition, was: int, found: int) -> list[Command]:
         logger.warning(
             "the store went back, and is folded on from where it is",
             projection=self._projection.full_name,
@@ -79,3 +89,4 @@ class Lookout:
             was=was,
             found=found,
         )
+        return list(self._handover.went_back())

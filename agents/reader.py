@@ -113,7 +113,7 @@ class Reader:
             settings, projection, sink, self._handover, self.standstills, blocked_seconds=blocked_seconds
         )
         self._pacing = Pacing()
-        self._rests = False  # it reads no partition until its rest is over, whatever the hand-over lets go on
+        self._rests = False  # until then it reads only what is waited for, whatever the hand-over lets go on
         self._waited_for: dict[Partition, Place] = {}
         self._is_waited_for = asyncio.Event()
         self._hurried_fetches = HURRIED_FETCHES.labels(projection.name)
@@ -319,7 +319,9 @@ class Reader:
 
     async def _rest(self) -> None:
         """Until it is time for the next fetch; but for what somebody waits for."""
-        while await self._is_hurried():
+        # What happens meanwhile must not put it off: whoever is not waited for has its turn.
+        until = self._pacing.rest_until
+        while await self._hurried_before(until):
             waited_for = {partition for partition, place in self._waited_for.items() if self._handover.lacks(place)}
             self._waited_for.clear()
             self._is_waited_for.clear()
@@ -331,10 +333,10 @@ class Reader:
         self._rests = False
         self._consumer.resume(*map(self._topic_partition, self._handover.reading()))
 
-    async def _is_hurried(self) -> bool:
-        """Whether somebody waits, before the rest is over."""
+    async def _hurried_before(self, until: float) -> bool:
+        """Whether somebody waits; returns as soon as it is time to fetch for them, else at `until`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._pacing.rest_until - self._now()):
+            async with asyncio.timeout(until - self._now()):
                 await self._is_waited_for.wait()
                 await asyncio.sleep(self._pacing.hurry_from - self._now())
                 return True

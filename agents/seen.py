@@ -24,7 +24,7 @@ from schemas.log import MILLISECOND, Place
 from schemas.records import Record
 from schemas.streams import Streams
 
-GO_BACK_RECORDS = 5_000  # about as far as a window that stands apart can go back without the log
+GO_BACK_RECORDS = 5_000  # about as far as a window that stands apart can go back without being filled anew
 
 logger = structlog.get_logger(__name__)
 
@@ -45,10 +45,18 @@ class SeenIdsOfWorker:
     store refuses next before anybody knows: a twin of what it was a little earlier spares it to be filled anew each time.
     """
 
-    def __init__(self, once_within: dict[str, timedelta], partitions: dict[str, int], open_log: OpenLog) -> None:
+    def __init__(
+        self,
+        once_within: dict[str, timedelta],
+        partitions: dict[str, int],
+        open_log: OpenLog,
+        *,
+        go_back_records: int = GO_BACK_RECORDS,
+    ) -> None:
         self._once_within = once_within
         self._partitions = partitions
         self._open_log = open_log
+        self._go_back_records = go_back_records
         self._shared: dict[Partition, SeenIds] = {}
         self._own: dict[Reading, SeenIds] = {}
         self._earlier: dict[Reading, SeenIds] = {}  # of those that stand apart
@@ -85,7 +93,7 @@ class SeenIdsOfWorker:
 
     @property
     def nbytes(self) -> int:
-        """About what they take."""
+        """About what they take; what a window shares with its twin is counted twice."""
         windows = (*self._shared.values(), *self._own.values(), *self._earlier.values())
         return sum(window.nbytes for window in windows)
 
@@ -178,7 +186,7 @@ class SeenIdsOfWorker:
     def _keep_twin(self, reading: Reading, own: SeenIds) -> None:
         """`own` as it is now, in the place of one that is far behind."""
         earlier = self._earlier.get(reading)
-        if earlier is None or own.judged_to - earlier.judged_to >= GO_BACK_RECORDS:
+        if earlier is None or own.judged_to - earlier.judged_to >= self._go_back_records:
             self._earlier[reading] = own.twin()
 
     async def _views_among(self, log: LogReader, offsets: Collection[int]) -> frozenset[int]:

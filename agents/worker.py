@@ -264,9 +264,9 @@ class Reading(Service):
 
     def _hurry(self, told: str) -> None:
         """Somebody waits for a version to fold what lies at these places; what is not understood is of another release."""
-        name, *places = told.split()
-        if held := self._held.get(name):
-            with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):
+            name, *places = told.split()
+            if held := self._held.get(name):
                 held.reader.hurry([Place.of(place) for place in places])
 
     def _standings(self) -> list[Standing]:

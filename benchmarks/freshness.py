@@ -4,7 +4,8 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from benchmarks.connections import connected
 from benchmarks.films import announce
+from compose.ending import end
 from compose.provisioning import provision_topics
 from compose.settings import Settings
 from schemas.streams import streams
@@ -40,24 +42,27 @@ class Times(NamedTuple):
 async def compare_freshness(settings: Settings) -> str:
     """A sentence with the medians of three pairs and our p99; `settings` are those of a running gateway and worker.
 
-    A POST and a GET by themselves, in the same run, are the least that a view can take.
+    A POST and a GET by themselves, in the same run, are the least that a view can take; round trips beside them tell what the others,
+    who share the processors, do to a bare one.
     """
     await announce(settings, [f"film-{number}" for number in range(FILMS)])
-    ours, least, theirs, wrong = [], [], [], []
+    runs, alone = [], []
     await _posts(settings)  # the first second of a process's life is another matter
     for _ in range(PAIRS):
-        times, by_themselves, missed = await _posts(settings)
-        ours.append(times)
-        least.append(by_themselves)
-        wrong += missed
-        theirs.append(await _round_trips(settings))
-    p50, asked, base = (statistics.median(times.at(0.5) for times in runs) for runs in (ours, least, theirs))
-    p99 = statistics.median(times.at(0.99) for times in ours)
-    rate = statistics.median(times.per_second for times in ours)
+        runs.append(await _posts(settings))
+        alone.append(await _alone(settings))
+    p50, asked, beside, base = (
+        statistics.median(times.at(0.5) for times in measured)
+        for measured in (*list(zip(*runs, strict=True))[:3], alone)
+    )
+    p99 = statistics.median(run.visible.at(0.99) for run in runs)
+    rate = statistics.median(run.visible.per_second for run in runs)
+    wrong = [missed for run in runs for missed in run.wrong]
     verdict = f"{len(wrong)} lists lacked a view, as of {wrong[0]}" if wrong else "right"
     return (
         f"from a POST to a top list that holds the view, at {rate:,.0f} views/s: p50 {p50:.1f} ms, p99 {p99:.1f} ms; a bare record "
-        f"produced and fetched at the same rate: p50 {base:.2f} ms ({p50 / base:.1f} times as long); a POST and a GET that wait for "
+        f"produced and fetched at the same rate: p50 {base:.2f} ms ({p50 / base:.1f} times as long), "
+        f"{beside:.2f} ms while views are posted ({p50 / beside:.1f} times); a POST and a GET that wait for "
         f"nothing: p50 {asked:.1f} ms ({asked / base:.1f} times); answers {verdict}"
     )
 
@@ -72,7 +77,16 @@ async def _at_a_rate(write: Callable[[int], Coroutine[Any, Any, None]]) -> float
     return A_SECOND * SECONDS / (time.monotonic() - began)
 
 
-async def _posts(settings: Settings) -> tuple[Times, Times, list[str]]:
+class Posts(NamedTuple):
+    """What was measured while views were posted."""
+
+    visible: Times
+    by_themselves: Times  # a POST and a GET that wait for nothing
+    bare: Times  # round trips beside them
+    wrong: list[str]
+
+
+async def _posts(settings: Settings) -> Posts:
     acknowledged: Counter[str] = Counter()
     followed: Counter[str] = Counter()
     seconds: list[float] = []
@@ -80,7 +94,7 @@ async def _posts(settings: Settings) -> tuple[Times, Times, list[str]]:
     wrong: list[str] = []
     top = f"/api/analytics/top?timeframe=all_time&k={FILMS}"
     url = settings.gateway_url
-    async with connected(url.host or "", url.port or 80, CONNECTIONS) as http:
+    async with connected(url.host or "", url.port or 80, CONNECTIONS) as http, bare_round_trips(settings) as trips:
 
         async def seen(after: str = "") -> dict[str, int]:
             answer = await http.get(top + after)
@@ -105,6 +119,8 @@ async def _posts(settings: Settings) -> tuple[Times, Times, list[str]]:
                 again = time.monotonic()
                 await seen()
                 by_themselves.append(posted - began + time.monotonic() - again)
+            elif number % FOLLOWED == FOLLOWED // 2:
+                await trips.begin(number)
 
         per_second = await _at_a_rate(write)
         expected = {film: before.get(film, 0) + by for film, by in acknowledged.items()}
@@ -117,35 +133,55 @@ async def _posts(settings: Settings) -> tuple[Times, Times, list[str]]:
 
         await until(is_all_there, seconds=SETTLED_SECONDS)
         wrong += [film for film, by in expected.items() if after.get(film, 0) != by]
-    return Times(seconds, per_second), Times(by_themselves, per_second), wrong
+    return Posts(*(Times(each, per_second) for each in (seconds, by_themselves, trips.seconds)), wrong)
 
 
-async def _round_trips(settings: Settings) -> Times:
+class RoundTrips:
+    """Bare ones: a record is produced, and handed out by a consumer that waits for whatever comes."""
+
+    def __init__(self, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer, topic: str) -> None:
+        self.seconds: list[float] = []
+        self._producer = producer
+        self._consumer = consumer
+        self._topic = topic
+        self._began: dict[bytes, float] = {}
+
+    async def begin(self, number: int) -> None:
+        key = b"%d" % number
+        self._began[key] = time.monotonic()
+        await self._producer.send_and_wait(self._topic, b'{"view_id":"01990000-0000-7000-8000-000000000000"}', key)
+
+    async def are_all_back(self) -> bool:
+        return len(self.seconds) >= len(self._began)
+
+    async def fetch(self) -> None:
+        while True:
+            for records in (await self._consumer.getmany(timeout_ms=100)).values():
+                now = time.monotonic()
+                self.seconds.extend(now - self._began[record.key] for record in records if record.key in self._began)
+
+
+@asynccontextmanager
+async def bare_round_trips(settings: Settings) -> AsyncIterator[RoundTrips]:
+    """On a topic of their own."""
     topic = settings.named("round-trips")
     await provision_topics(settings, {"round-trips": streams().topics["views"]})
-    began: dict[bytes, float] = {}
-    seconds: list[float] = []
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
         await producer.send_and_wait(topic, b"first", b"first")
         consumer = AIOKafkaConsumer(topic, bootstrap_servers=settings.kafka_bootstrap, fetch_max_wait_ms=20)
         await consumer.start()
         await consumer.seek_to_end()
-
-        async def fetch() -> None:
-            while len(seconds) < A_SECOND * SECONDS:
-                for records in (await consumer.getmany(timeout_ms=100)).values():
-                    now = time.monotonic()
-                    seconds.extend(now - began[record.key] for record in records if record.key in began)
-
-        async def write(number: int) -> None:
-            key = b"%d" % number
-            began[key] = time.monotonic()
-            await producer.send_and_wait(topic, b'{"view_id":"01990000-0000-7000-8000-000000000000"}', key)
-
+        trips = RoundTrips(producer, consumer, topic)
+        fetching = asyncio.create_task(trips.fetch())
         try:
-            fetching = asyncio.create_task(fetch())
-            per_second = await _at_a_rate(write)
-            await asyncio.wait_for(fetching, 60)
+            yield trips
+            await until(trips.are_all_back, seconds=SETTLED_SECONDS)
         finally:
+            await end(fetching)
             await consumer.stop()
-    return Times(seconds, per_second)
+
+
+async def _alone(settings: Settings) -> Times:
+    async with bare_round_trips(settings) as trips:
+        per_second = await _at_a_rate(trips.begin)
+    return Times(trips.seconds, per_second)

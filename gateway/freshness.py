@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import structlog
@@ -140,16 +141,16 @@ class Freshness:
             checkpoints = checkpoints_of(version, self._settings.prefix, self._pool, self._redis, self._elasticsearch)
             look_again_seconds = LOOK_AGAIN_SECONDS[streams().projections[projection].sink]
             # Who folds rests between two fetches, but not while somebody waits. Nobody waits for its being said: Redis may be away.
+            say = Joint(partial(self._say_what_is_waited_for, version.full_name))
             self._versions_waited_for[version.full_name] = Waiting(
-                checkpoints,
-                look_again_seconds,
-                lambda places: self._begin(self._say_that_somebody_waits(version.full_name, places)),
+                checkpoints, look_again_seconds, lambda: self._begin(say())
             )
         return self._versions_waited_for[version.full_name]
 
-    async def _say_that_somebody_waits(self, full_name: str, places: Iterable[Place]) -> None:
+    async def _say_what_is_waited_for(self, full_name: str) -> None:
+        places = [place.id for place in self._versions_waited_for[full_name].furthest]
         with contextlib.suppress(RedisError, OSError):
-            await self._redis.publish(waits(self._settings.prefix), " ".join([full_name, *(p.id for p in places)]))
+            await self._redis.publish(waits(self._settings.prefix), " ".join([full_name, *places]))
 
     async def listen_to_redis(self) -> None:
         """Hear of every move in Redis, for as long as the process lives."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from projections.queries.checkpoints import Checkpoints
 from schemas.log import Place
@@ -15,14 +15,14 @@ class Waiting:
     """However many wait, the store is asked one question at a time, about all of them; a move that is told needs no question.
 
     Told or not, it is looked at every `look_again_seconds`: a message may be lost. Nothing is asked while nobody waits. Whenever somebody
-    has to wait `hurry` is called with the places, for whoever folds.
+    has to wait `hurry` is called, for whoever folds.
     """
 
     def __init__(
         self,
         checkpoints: Checkpoints,
         look_again_seconds: float,
-        hurry: Callable[[Sequence[Place]], None],
+        hurry: Callable[[], None],
     ) -> None:
         self._checkpoints = checkpoints
         self._look_again_seconds = look_again_seconds
@@ -30,6 +30,11 @@ class Waiting:
         self._wanted: dict[tuple[str, int], list[Wanted]] = defaultdict(list)
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def furthest(self) -> list[Place]:
+        """What is waited for: of each partition the last record."""
+        return [Place(*lying, max(offset for offset, _ in waiting)) for lying, waiting in self._wanted.items()]
 
     async def wait(self, places: Iterable[Place]) -> None:
         """Returns once all of `places` are folded. Raises StoreUnavailable when their checkpoints cannot be read."""
@@ -77,13 +82,9 @@ class Waiting:
             for partition, next_offset in offsets.items():
                 self.tell(*partition, next_offset)
             if self._wanted:
-                self._hurry(self._furthest())
+                self._hurry()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._came.wait(), self._look_again_seconds)
-
-    def _furthest(self) -> list[Place]:
-        """The furthest that is wanted of each partition."""
-        return [Place(*lying, max(offset for offset, _ in waiting)) for lying, waiting in self._wanted.items()]
 
     def _fail(self, asked: dict[tuple[str, int], list[Wanted]], error: Exception) -> None:
         """Those whom the question was about; who came meanwhile has one of their own."""

@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
-
-
 Meant = Callable[[int], Any]
 
 
 class Occurrences(Mapping[tuple[str, Any], int]):
-    """`texts[which[i]]` with `numbers[i]`, for each i; pairs hold what each number is `meant` as."""
+    """`texts[which[i]]` with `numbers[i]`, for each i; pairs hold what each number is `meant` as, different ones differently."""
 
     def __init__(self, texts: Sequence[str], which: Numbers, numbers: Numbers, meant: Meant = int) -> None:
         self.numbers = numbers

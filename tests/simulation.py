@@ -177,14 +177,15 @@ class Worker:
     def _look_at_the_store(self) -> Task:
         while True:
             yield
-            for partition, (epoch, next_offset) in self.handover.at_rest().items():
+            for partition, at_rest in self.handover.at_rest().items():
                 yield from self._slowly()
                 if self._world.sink.is_down:
                     break
                 found = self._world.sink.checkpoints.get(partition)
                 yield from self._slowly()
-                if found is None or found.next_offset < next_offset:
-                    self._carry_out(self.handover.went_back(partition, epoch))
+                went_back = found is None or found.next_offset < at_rest[1]
+                if went_back and self.handover.at_rest().get(partition) == at_rest:
+                    self._carry_out(self.handover.went_back())
                     break
 
     def _read_checkpoint(self, partition: Partition, epoch: int) -> Task:

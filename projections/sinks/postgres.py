@@ -70,6 +70,7 @@ select c.relname as table_name, a.attname as column_name, format_type(a.atttypid
 from pg_attribute a join pg_class c on c.oid = a.attrelid
 where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped
 """
+MAY_STAGE = "select has_database_privilege(current_database(), 'temporary')"
 
 logger = structlog.get_logger(__name__)
 
@@ -117,6 +118,7 @@ class PostgresSink:
         self._projection = projection
         self._frozen_seconds = frozen_seconds
         self._types: Mapping[tuple[str, str], str] = {}
+        self._may_stage = False
         self._forgotten: Mapping[str, Forgotten] = {}
         self._together = Together(self._apply, MOST_RECORDS)
         self._long_ones = Together(self._apply, MOST_OF_LONG_ONES, side_by_side=LONG_SIDE_BY_SIDE)
@@ -217,6 +219,7 @@ class PostgresSink:
                     await connection.execute(f"drop table if exists {table}_v{version}")
 
     async def _learn_types(self) -> None:
+        self._may_stage = await self._pool.fetchval(MAY_STAGE)
         rows = await self._pool.fetch(COLUMN_TYPES)
         self._types = {(row["table_name"], row["column_name"]): row["type"] for row in rows}
         suffix = f"_v{self._projection.version}"
@@ -251,21 +254,21 @@ class PostgresSink:
     async def _append(self, connection: Any, statement: Statement) -> None:
         """Many by COPY. Rows that are there already, as after somebody meddled with the checkpoints, are written over one by one."""
         shape, rows = statement
-        upsert = self._at_once(statement._replace(shape=shape._replace(kind=Upsert)))
+        upserting = statement._replace(shape=shape._replace(kind=Upsert))
         if len(rows) < WORTH_COPYING:
-            await upsert(connection)
+            await self._at_once(upserting)(connection)
             return
         try:
             async with connection.transaction():
                 await self._copy(connection, self._table(shape), statement)
         except asyncpg.UniqueViolationError:
-            await upsert(connection)
+            await self._at_once(upserting)(connection)
 
     def _at_once(self, statement: Statement) -> Callable[[Any], Awaitable[None]]:
         """What executes it over a connection: from arrays, or where there are many rows from a table that they are copied to first."""
         shape, rows = statement
         types = self._types_of(shape)
-        if len(rows) >= WORTH_STAGING and "jsonb" not in types:
+        if self._may_stage and len(rows) >= WORTH_STAGING and "jsonb" not in types:
             return lambda connection: self._from_staged(connection, statement)
         sql, arrays = _statement(shape, self._table(shape), types), _arrays(rows, types)
 
@@ -279,7 +282,7 @@ class PostgresSink:
         table = self._table(shape)
         staged = f"staged_{table}"
         await connection.execute(
-            f"create temporary table {staged} on commit drop as select {_quoted(_names(shape))} from {table} with no data",
+            f"create temporary table {staged} as select {_quoted(_names(shape))} from {table} with no data",
             timeout=APPLY_SECONDS,
         )
         await self._copy(connection, staged, statement)
@@ -288,7 +291,11 @@ class PostgresSink:
 
     async def _copy(self, connection: Any, table: str, statement: Statement) -> None:
         shape, rows = statement
-        await connection.copy_records_to_table(table, records=rows, columns=_names(shape), timeout=APPLY_SECONDS)
+        try:
+            await connection.copy_records_to_table(table, records=rows, columns=_names(shape), timeout=APPLY_SECONDS)
+        except (TypeError, OverflowError) as error:
+            # Of a value that is no such thing; of an array it would be a DataError.
+            raise ValueError(str(error)) from error
 
     def _table(self, shape: Shape) -> str:
         return f"{shape.table}_v{self._projection.version}"
@@ -331,8 +338,11 @@ def _statement(shape: Shape, table: str, types: tuple[str, ...], staged: str | N
     """Its rows come from the table `staged`, or from a parameter a column, of these types."""
     names, keys = _names(shape), _quoted(shape.key_columns)
     quoted = _quoted(names)
-    arrays = ", ".join(f"${i}::{'text' if type_ == 'jsonb' else type_}[]" for i, type_ in enumerate(types, start=1))
-    row = f"{staged} as r" if staged else f"unnest({arrays}) as r({quoted})"
+    if staged:
+        row = f"{staged} as r"
+    else:
+        arrays = ", ".join(f"${i}::{'text' if type_ == 'jsonb' else type_}[]" for i, type_ in enumerate(types, start=1))
+        row = f"unnest({arrays}) as r({quoted})"
     if shape.kind is Increment:
         counter = f'"{shape.columns[0]}"'
         insert = f"insert into {table} as t ({quoted}) select * from {row}"

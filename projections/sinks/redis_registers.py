@@ -119,4 +119,6 @@ def _placed(change: Single) -> Upsert | Forget:
         return change
     if isinstance(change, Forget) and change.table == "resume" and not change.blank:
         return change
-    raise Refused(f"positions take registers of `resume`, not {change}", lambda other: other == change)
+    raise Refused(
+        f"positions take registers of `resume`, not {change}", lambda other: change in (other, *singly([other]))
+    )

@@ -15,7 +15,7 @@ from compose.settings import Settings
 from projections.changes import Change
 from projections.queries.resume import Resume, Stopped
 from projections.queries.versions import Version, Versions
-from projections.resume import forget_viewer, remember_position, resume
+from projections.resume import forget_viewer, resume
 from projections.sinks.memory import MemorySink
 from projections.sinks.redis import RedisSink
 from projections.sinks.redis_keys import Keys
@@ -23,7 +23,7 @@ from projections.sinks.redis_layout import Limits
 from projections.sinks.sink import ChangeRefused, LogIdentity
 from schemas.events import PositionUpdated
 from schemas.log import Place
-from tests.given import forgotten, stopped
+from tests.given import forgotten, recorded, stopped
 
 pytestmark = pytest.mark.usefixtures("redis")
 
@@ -80,10 +80,12 @@ async def test_the_answer_is_that_of_the_plain_fold(
     client: Redis, settings: Settings, events: list[PositionUpdated], batch: int, shards: int
 ) -> None:
     prefix = f"{settings.prefix}{next(numbers)}_"
-    changes = [change for event in events for change in remember_position(event)]
+    changes = [change for event in events for change in resume.fold(recorded([event]))]
     sink, memory = RedisSink(client, resume, prefix, shards=shards, limits=Limits(rows=3)), MemorySink(resume)
     await fold(sink, changes, batch)
     await fold(memory, changes, len(changes) or 1)
+    # The rest of the log as one change, into a partition of its own, says nothing new.
+    await fold(sink, list(resume.fold(recorded(events))), 1, partition=1)
     answers = Resume(client, prefix, Versions([Version(resume.name, resume.version, resume.version, shards, "active")]))
     for viewer_id in ("ann", "bob"):
         for video_id in ("heat", "alien"):
@@ -101,14 +103,18 @@ async def test_a_key_of_a_wrong_type_refuses_the_changes_that_meet_it_and_nothin
     changes = [
         change
         for viewer_id in ("bob", "ann")
-        for change in remember_position(
-            PositionUpdated(viewer_id=viewer_id, video_id="heat", position_seconds=1.0, occurred_at=EVENING)
-        )
+        for change in resume.fold(recorded([stopped(viewer_id, "heat", at="20:10", seconds=1)]))
     ]
     await sink.checkpoint("positions", 0, LOG)
     with pytest.raises(ChangeRefused, match="at:ann/heat") as refused:
         await sink.apply(changes, expected=Place("positions", 0, 0), next_offset=2)
     assert refused.value.changes == changes[1:]
+    both = list(
+        resume.fold(recorded([stopped(viewer_id, "heat", at="20:10", seconds=1) for viewer_id in ("bob", "ann")]))
+    )
+    with pytest.raises(ChangeRefused, match="at:ann/heat") as refused:
+        await sink.apply(both, expected=Place("positions", 0, 0), next_offset=2)
+    assert refused.value.changes == both
     assert (await sink.checkpoint("positions", 0, LOG)).next_offset == 0
     assert await Resume(client, settings.prefix, Versions()).position("bob", "heat") is None
 
@@ -121,7 +127,7 @@ async def test_nothing_in_redis_tells_of_a_forgotten_viewer_but_that_they_are(
         changes = [
             change
             for video_id in ("heat", "alien")
-            for change in remember_position(stopped(viewer_id, video_id, at="20:10", seconds=seconds))
+            for change in resume.fold(recorded([stopped(viewer_id, video_id, at="20:10", seconds=seconds)]))
         ]
         await fold(sink, changes, 10, partition=seconds)
         if seconds == 0:

@@ -298,6 +298,54 @@ async def test_a_reader_that_rests_reads_what_somebody_waits_for_and_nothing_els
         await asyncio.wait([running, *agents], timeout=20)
 
 
+async def test_a_partition_that_is_waited_for_all_the_time_keeps_no_other_from_being_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "BUSY_SECONDS", 10_000.0)
+    monkeypatch.setattr(pacing, "REST_SECONDS", 1.0)
+    await provision_log(settings)
+    partitions = {name: topic.partitions for name, topic in streams().topics.items()}
+    waited_for, other = (Partition("views", partition_of(name, partitions["views"])) for name in (b"second", b"third"))
+    folded: Counter[Partition] = Counter()
+
+    async def fold(batch: Batch) -> None:
+        if batch.partition == waited_for:
+            # A slow store: it lets go on only what had to stop, as too much lay before it.
+            await until(is_full)
+        folded[batch.partition] += 1
+
+    async def is_full() -> bool:
+        return waited_for not in reader._handover.reading()
+
+    async def deliver(batch: Batch) -> None:
+        agents.append(asyncio.create_task(reader.process(batch)))
+
+    async def wait_all_the_time() -> None:
+        async with producing(settings) as producer:
+            while True:
+                message = encode(viewed("second", "film"), event_id="second", source="/tests")
+                sent = await producer.send_and_wait(
+                    settings.named("views"), message.value, message.key, headers=message.headers
+                )
+                reader.hurry([Place(*waited_for, sent.offset)])
+
+    async def is_folded(partition: Partition, times: int) -> bool:
+        return folded[partition] >= times
+
+    agents: list[asyncio.Task[None]] = []
+    reader = Reader(settings, views, MemorySink(views), partitions, fold=fold, deliver=deliver)
+    running = asyncio.create_task(reader.run())
+    waiting = asyncio.create_task(wait_all_the_time())
+    try:
+        await until(lambda: is_folded(waited_for, 3))
+        await produce(settings, [viewed("third", "film")])
+        await until(lambda: is_folded(other, 1), seconds=20)
+    finally:
+        for task in (waiting, running):
+            task.cancel()
+        await asyncio.wait([waiting, running, *agents], timeout=20)
+
+
 async def test_a_store_that_was_emptied_is_folded_again_though_nothing_more_is_written(
     settings: Settings, servers: Servers, tmp_path: Path
 ) -> None:

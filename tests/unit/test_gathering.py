@@ -56,7 +56,7 @@ def meant(partition: int, offset: int) -> list[Change]:
     return [
         Tally("hourly", ("video_id", "start"), Occurrences.of([name], np.array([offset % 2]))),
         Upsert("latest", {"video_id": f"{partition}{name}"}, {"at": offset}),
-        Upserts("newest", ("video_id",), ("at",), [(f"{partition}{name}", offset * 7 % 10)], "at"),
+        Upserts("newest", ("video_id",), ("at", "by"), [(f"{partition}{name}", offset * 7 % 10, offset)], "at"),
         Append("raw", ("place",), ("video_id",), [(f"{partition}/{offset}", name)]),
     ]
 
@@ -130,6 +130,7 @@ def gathering(store: Store, data: st.DataObject) -> Gathering:
         store,
         most_rows=data.draw(st.sampled_from([1, 9, 1_000])),
         most_records=data.draw(st.sampled_from([1, 8, 1_000])),
+        most_parts=data.draw(st.sampled_from([2, 3, 32])),
     )
 
 

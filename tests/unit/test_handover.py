@@ -143,3 +143,5 @@ def test_a_store_that_went_back_has_lost_something_of_every_partition(found: int
 
     assert read(handover.assigned([HOME, OTHER]), 5) == []
     assert read(handover.out_of_range(HOME), found) == begun_anew
+    anew = [command.partition for command in handover.went_back() if isinstance(command, ReadCheckpoint)]
+    assert anew == [HOME, OTHER]

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import agents.seen
 from agents.folding import judge
 from agents.handover import Partition
 from agents.reading import read_records
@@ -35,8 +33,8 @@ def log_of(drawn: Sequence[tuple[str, int]]) -> PartitionInMemory:
     return PartitionInMemory(HOME, records)
 
 
-def worker_over(log: PartitionInMemory) -> SeenIdsOfWorker:
-    return SeenIdsOfWorker({"views": WITHIN}, {"views": 1}, log.open)  # type: ignore[arg-type]
+def worker_over(log: PartitionInMemory, **options: int) -> SeenIdsOfWorker:
+    return SeenIdsOfWorker({"views": WITHIN}, {"views": 1}, log.open, **options)  # type: ignore[arg-type]
 
 
 def judged(seen: SeenIds, records: Sequence[Kept]) -> list[int]:
@@ -128,7 +126,7 @@ async def test_whatever_a_store_refuses_on_the_way_takes_no_id(
     """Each batch is judged before its views are refused; what lies behind one that is refused is read again. A store that was restored
     refuses nothing that it refused before."""
     log = log_of(drawn)
-    seen = worker_over(log)
+    seen = worker_over(log, go_back_records=go_back_records)
     passed: list[int] = []
     counted: list[int] = []
 
@@ -136,24 +134,23 @@ async def test_whatever_a_store_refuses_on_the_way_takes_no_id(
         return [offset for offset in passed if offset < to_offset]
 
     at = 0
-    with patch.object(agents.seen, "GO_BACK_RECORDS", go_back_records):
-        while at < len(drawn):
-            to = restored_to.pop() if restored_to else None
-            if to is not None and to < at:
-                at, refused = to, {offset for offset in refused if offset < to or offset >= at}
-                passed, counted = [o for o in passed if o < to], [o for o in counted if o < to]
+    while at < len(drawn):
+        to = restored_to.pop() if restored_to else None
+        if to is not None and to < at:
+            at, refused = to, {offset for offset in refused if offset < to or offset >= at}
+            passed, counted = [o for o in passed if o < to], [o for o in counted if o < to]
+            seen.look_again("views", HOME)
+        window = await seen.window("views", HOME, at, passed_over)
+        for offset in judged(window, log.records[at : at + size]):
+            if offset in refused:
+                passed.append(offset)
                 seen.look_again("views", HOME)
-            window = await seen.window("views", HOME, at, passed_over)
-            for offset in judged(window, log.records[at : at + size]):
-                if offset in refused:
-                    passed.append(offset)
-                    seen.look_again("views", HOME)
-                    at = offset + 1
-                    break
-                counted.append(offset)
-            else:
-                at += size
-                window.judged_to = max(window.judged_to, at)
+                at = offset + 1
+                break
+            counted.append(offset)
+        else:
+            at += size
+            window.judged_to = max(window.judged_to, at)
     assert counted == [offset for offset in what_counts(drawn, set(passed)) if offset not in passed]
 
 

@@ -152,7 +152,8 @@ upserts = st.builds(
     lambda name, at: Upsert("latest", {"video_id": name}, {"at": at}, newest_by="at"), NAMES, st.integers(0, 9)
 )
 newest = st.builds(
-    lambda rows: Upserts("newest", ("video_id",), ("at",), rows, "at"), st.lists(st.tuples(NAMES, st.integers(0, 9)))
+    lambda rows: Upserts("newest", ("video_id",), ("at", "by"), rows, "at"),
+    st.lists(st.tuples(NAMES, st.integers(0, 3), st.integers(0, 9))),
 )
 
 

@@ -1,7 +1,7 @@
 """Waiting for a checkpoint: however many wait, one question at a time."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ class Store:
         return {partition: self.reached.get(partition, 0) for partition in partitions}
 
 
-def nobody(places: Sequence[Place]) -> None:
+def nobody() -> None:
     """Who would hurry."""
 
 
@@ -63,17 +63,20 @@ async def test_a_move_that_is_told_wakes_those_whose_write_is_folded_and_no_othe
 
 
 async def test_who_folds_is_told_to_hurry_when_somebody_has_to_wait_and_only_then() -> None:
-    told: asyncio.Queue[Sequence[Place]] = asyncio.Queue()
+    told = asyncio.Event()
     store = Store()
     store.reached["views", 3] = 5
-    waiting = Waiting(store, LONG, told.put_nowait)
+    waiting = Waiting(store, LONG, told.set)
     await waiting.wait([Place("views", 3, 4)])
-    assert told.empty()
+    assert not told.is_set()
+    assert waiting.furthest == []
     later, earlier, other = Place("views", 3, 6), Place("views", 3, 5), Place("views", 7, 0)
-    many = [asyncio.create_task(waiting.wait([place])) for place in (later, earlier)]
-    assert await asyncio.wait_for(told.get(), 1) == [later], "the furthest of each partition"
-    many.append(asyncio.create_task(waiting.wait([other])))
-    assert other in await asyncio.wait_for(told.get(), 1), "also who comes while another waits"
+    many = []
+    for places in ([later, earlier], [other]):  # also whoever comes while another waits
+        many += [asyncio.create_task(waiting.wait([place])) for place in places]
+        await asyncio.wait_for(told.wait(), 1)
+        told.clear()
+    assert waiting.furthest == [later, other]
     await waiting.close()
     for waits in many:
         waits.cancel()
