@@ -1,5 +1,6 @@
 """What no server says by itself, looked for every few seconds on behalf of one reader."""
 
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from agents.hindrances import Hindrances
 from agents.standstills import Standstills
 from compose.settings import Settings
 from projections.projection import Projection
-from projections.sinks.sink import Sink
+from projections.sinks.sink import Sink, StoreUnavailable
 
 logger = structlog.get_logger(__name__)
 
@@ -41,9 +42,10 @@ class Lookout:
         )
 
     async def look(self, consumer: Any) -> list[Command]:
-        """What is to be done. Raises KafkaError, OSError, StoreUnavailable."""
-        if commands := await self._look_at_the_store():
-            return commands
+        """What is to be done. Raises KafkaError, OSError; a store that is away is looked at another time."""
+        with suppress(StoreUnavailable):
+            if commands := await self._look_at_the_store():
+                return commands
         await self._look_for_transactions(consumer)
         await self.look_for_strangers()
         return []

@@ -413,7 +413,7 @@ class Reader:
             await asyncio.sleep(random.uniform(0.5, 1.0) * self._look_around_seconds)
             try:
                 self._carry_out(await self.lookout.look(self._consumer))
-            except (KafkaError, StoreUnavailable, OSError) as error:
+            except (KafkaError, OSError) as error:
                 logger.debug("cannot look around", projection=self.projection.full_name, why=str(error))
 
     async def _look_again(self, partition: Partition, epoch: int) -> None:
