@@ -23,7 +23,7 @@ from schemas.streams import DECISIONS
 
 MOST_ROWS = 15_000  # of a partition
 MOST_PARTS = 32  # before they are added up
-MOST_RECORDS = 300_000  # of all partitions: what is folded again after a kill
+MOST_RECORDS = 150_000  # of all partitions: what is folded again after a kill
 
 
 class Gathering:
